@@ -1,0 +1,17 @@
+#pragma once
+#include <cstddef>
+
+namespace lab {
+
+/// Op silu: y[i] = x[i] / (1 + exp(-x[i])). As the formula does, -inf gives NaN.
+template <class T>
+struct SiluArgs {
+  const T* x;  ///< [n]
+  T* y;        ///< [n]; may be x
+  size_t n;
+
+  size_t Items() const { return n; }
+  SiluArgs Slice(size_t begin, size_t end) const { return {x + begin, y + begin, end - begin}; }
+};
+
+}  // namespace lab

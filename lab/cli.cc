@@ -1,0 +1,111 @@
+#include "lab/cli.h"
+
+#include <fcntl.h>
+#include <omp.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+
+#include "lab/error.h"
+#include "lab/names.h"
+#include "lab/output.h"
+#include "model/qwen2.h"
+#include "model/synth.h"
+
+namespace lab {
+namespace {
+
+// CLI11 says what went wrong but not which flag was meant.
+std::string Explain(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  std::vector<std::string> flags;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
+  const std::vector<std::string_view> known(flags.begin(), flags.end());
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view arg = argv[i], flag = arg.substr(0, arg.find('='));
+    if (flag.starts_with("--") && flag.size() > 2 && !app.get_option_no_throw(std::string(flag)))
+      return fmt::format("unknown flag {}{}", Printable(flag), DidYouMean(flag, known));
+  }
+  return Printable(error.what(), 200);
+}
+
+}  // namespace
+
+bool ParseArgs(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return true;
+  } catch (const CLI::CallForHelp&) {
+    PrintOut(app.help());
+    return false;
+  } catch (const CLI::ParseError& error) {
+    Fail("{}: {}; see '{} --help'", app.get_name(), Explain(app, error, argc, argv),
+         app.get_name());
+  }
+}
+
+void AddFormat(CLI::App& app, std::string& format) {
+  app.add_option("--format", format, "text for eyes (default) or jsonl for machines")
+      ->type_name("text|jsonl");
+}
+
+Format ParseFormat(const std::string& format) {
+  constexpr std::string_view kNames[] = {"text", "jsonl"};
+  return format.empty() ? Format::text
+                        : static_cast<Format>(IndexOfName(kNames, format, "--format"));
+}
+
+void AddModel(CLI::App& app, std::string& model) {
+  app.add_option("--model", model,
+                 fmt::format("a GGUF file, or a synthetic shape ({}). Default: $LAB_MODEL, then "
+                             "the fetched file, then tiny",
+                             SynthShapeNames()))
+      ->type_name("FILE|SHAPE");
+}
+
+std::string ResolveModel(const std::string& model) {
+  if (!model.empty()) return model;
+  std::string why;
+  const std::string found = DefaultModel(&why);
+  fmt::print(stderr, "lab: {}\n", why);
+  return found;
+}
+
+int DefaultThreads() {
+  return omp_get_num_procs();
+}
+
+std::vector<int32_t> ParseIds(std::string_view text, size_t vocab) {
+  std::vector<int32_t> ids;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    std::string_view item = text.substr(at, comma - at);
+    while (item.starts_with(' ')) item.remove_prefix(1);
+    while (item.ends_with(' ')) item.remove_suffix(1);
+    uint64_t id = 0;
+    const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), id);
+    if (error != std::errc() || end != item.data() + item.size())
+      Fail("--tokens: '{}' is not a token id; give numbers such as 3838,374,220", Printable(item));
+    if (id >= vocab) Fail("--tokens: {} is no token of this model; ids are 0 to {}", id, vocab - 1);
+    ids.push_back(static_cast<int32_t>(id));
+    at = comma + 1;
+  }
+  return ids;
+}
+
+std::string ReadText(const std::string& path) {
+  const int fd = path == "-" ? dup(STDIN_FILENO) : open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) Fail("{}: cannot open: {}", path, std::strerror(errno));
+  std::string text;
+  char buffer[1 << 16];
+  ssize_t n;
+  while ((n = read(fd, buffer, sizeof buffer)) > 0) text.append(buffer, static_cast<size_t>(n));
+  const int error = errno;
+  close(fd);
+  if (n < 0) Fail("{}: cannot read: {}", path, std::strerror(error));
+  return text;
+}
+
+}  // namespace lab

@@ -1,0 +1,48 @@
+#pragma once
+// What the verbs share: parsing, common options, formats.
+#include <CLI/CLI.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lab {
+
+/// A subcommand. `run` gets argv from the verb's own name on and returns the exit code.
+struct Verb {
+  std::string_view name, help;
+  int (*run)(int argc, char** argv);
+};
+
+// One file each: cmd_<verb>.cc.
+int CmdForward(int argc, char** argv);
+int CmdTokenize(int argc, char** argv);
+int CmdInspect(int argc, char** argv);
+int CmdList(int argc, char** argv);
+int CmdSynth(int argc, char** argv);
+int CmdBench(int argc, char** argv);
+
+/// Parses argv. False: --help was asked for and has been printed. Throws Error (exit 2) with the
+/// nearest spelling for an unknown flag.
+bool ParseArgs(CLI::App& app, int argc, char** argv);
+
+enum class Format { text, jsonl };
+/// Adds --format text|jsonl.
+void AddFormat(CLI::App& app, std::string& format);
+Format ParseFormat(const std::string& format);
+
+/// The --model option and what it means when absent (LAB_MODEL, the fetched file, tiny).
+void AddModel(CLI::App& app, std::string& model);
+/// `model`, or the default with one line about it on stderr.
+std::string ResolveModel(const std::string& model);
+
+/// The cores this process may use.
+int DefaultThreads();
+
+/// "1,2,3" as numbers in [0, vocab).
+std::vector<int32_t> ParseIds(std::string_view text, size_t vocab);
+
+/// The whole file as text; "-" is standard input. Throws Error.
+std::string ReadText(const std::string& path);
+
+}  // namespace lab

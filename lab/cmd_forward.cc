@@ -1,0 +1,310 @@
+// lab forward: a whole pass, its trace, its tensors.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "lab/cli.h"
+#include "lab/error.h"
+#include "lab/names.h"
+#include "lab/output.h"
+#include "lab/safetensors.h"
+#include "lab/sha256.h"
+#include "lab/trace.h"
+#include "model/forward.h"
+#include "model/tokenizer.h"
+
+namespace lab {
+namespace {
+
+struct Flags {
+  std::string model, prompt = "What is 2+2?", prompt_file, tokens;
+  bool chat = false, ignore_eos = false;
+  size_t generate = 0;
+  std::string backend = "ref", contract = "f32", kv = "f32";
+  int threads = DefaultThreads();
+  std::string trace, dump, taps, format;
+  size_t top = 5;
+  bool tracing = false;
+  std::vector<std::string> argv;
+};
+
+// Returns false when --help was asked for.
+bool ParseFlags(int argc, char** argv, Flags& f) {
+  CLI::App app(
+      "Runs a prompt through the model: the top tokens after it, with --trace the statistics of\n"
+      "every step, with -n a greedy continuation.",
+      "lab forward");
+  AddModel(app, f.model);
+  auto* prompt = app.add_option("--prompt", f.prompt, "text to run (default \"What is 2+2?\")");
+  auto* file =
+      app.add_option("--prompt-file", f.prompt_file, "text from a file; - is standard input")
+          ->excludes(prompt);
+  auto* chat = app.add_flag("--chat", f.chat, "wrap the text as a user turn in ChatML");
+  app.add_option("--tokens", f.tokens, "token ids instead of text: 3838,374,220")
+      ->excludes(prompt, file, chat);
+  app.add_option("-n", f.generate, "tokens to generate, greedily (default 0)")->type_name("N");
+  app.add_flag("--ignore-eos", f.ignore_eos, "do not stop at the end of text");
+  app.add_option("--backend", f.backend, "oracle (float64) or ref (float32 yardstick, default)");
+  app.add_option("--contract", f.contract, "f32");
+  app.add_option("--kv", f.kv, "f32");
+  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  auto* trace =
+      app.add_option("--trace", f.trace,
+                     "statistics of every tap: a table; with a file name also JSON lines there,\n"
+                     "or CSV if it ends in .csv; - writes JSON lines to standard output")
+          ->expected(0, 1)
+          ->type_name("[=FILE]");
+  app.add_option("--taps", f.taps, "only these: globs such as ffn_*,L03.*")->type_name("GLOB,...");
+  app.add_option("--dump", f.dump, "full tensors of the taps, as safetensors")->type_name("FILE");
+  app.add_option("--top", f.top, "highest logits to show (default 5)")->type_name("K");
+  AddFormat(app, f.format);
+  app.footer("Example:\n  lab forward --trace=run.jsonl --taps 'L03.*' --prompt \"What is 2+2?\"");
+  if (!ParseArgs(app, argc, argv)) return false;
+  f.tracing = trace->count() > 0;
+  f.argv.assign(argv, argv + argc);
+  return true;
+}
+
+std::vector<int32_t> PromptIds(const Flags& f, const Qwen2& model, const Tokenizer* tokenizer) {
+  if (!f.tokens.empty()) return ParseIds(f.tokens, model.config.vocab);
+  const std::string text = f.prompt_file.empty() ? f.prompt : ReadText(f.prompt_file);
+  if (text.empty()) Fail("the prompt is empty; there is nothing to run");
+  return tokenizer->Encode(f.chat ? ChatMl(text) : text);
+}
+
+// The tensors of the taps, kept until the run is over.
+template <class T>
+class TensorDump : public TapSink<T> {
+ public:
+  explicit TensorDump(TapFilter filter) : filter_(std::move(filter)) {}
+  bool Wants(Tap tap, int layer) const override { return filter_.Has(tap, layer); }
+  void OnTap(const TapView<T>& v) override {
+    Tensor& tensor = tensors_[{v.layer, v.tap}];
+    tensor.n = v.n;
+    for (size_t t = 0; t < v.tokens; ++t)
+      tensor.values.insert(tensor.values.end(), v.values + t * v.stride,
+                           v.values + t * v.stride + v.n);
+  }
+  void Write(OutputFile& out, const std::map<std::string, std::string>& metadata) const {
+    std::vector<SafetensorsEntry> entries;
+    for (const auto& [key, tensor] : tensors_)
+      entries.push_back({TapPath(key.second, key.first),
+                         sizeof(T) == 8 ? "F64" : "F32",
+                         {tensor.values.size() / tensor.n, tensor.n},
+                         {reinterpret_cast<const uint8_t*>(tensor.values.data()),
+                          tensor.values.size() * sizeof(T)}});
+    WriteSafetensors(out, entries, metadata);
+  }
+
+ private:
+  struct Tensor {
+    size_t n;
+    std::vector<T> values;
+  };
+  TapFilter filter_;
+  std::map<std::pair<int, Tap>, Tensor> tensors_;
+};
+
+template <class T>
+class SinkList : public TapSink<T> {
+ public:
+  void Add(TapSink<T>* sink) { sinks_.push_back(sink); }
+  bool Wants(Tap tap, int layer) const override {
+    return std::any_of(sinks_.begin(), sinks_.end(),
+                       [&](const auto* s) { return s->Wants(tap, layer); });
+  }
+  void OnTap(const TapView<T>& view) override {
+    for (TapSink<T>* sink : sinks_)
+      if (sink->Wants(view.tap, view.layer)) sink->OnTap(view);
+  }
+
+ private:
+  std::vector<TapSink<T>*> sinks_;
+};
+
+// Shows on a terminal that something goes on: a reference pass takes seconds.
+template <class T>
+class Progress : public TapSink<T> {
+ public:
+  explicit Progress(size_t layers) : layers_(layers) {}
+  ~Progress() override { fmt::print(stderr, "\r\x1b[K"); }
+  bool Wants(Tap tap, int) const override { return tap == Tap::layer_out; }
+  void OnTap(const TapView<T>& v) override {
+    fmt::print(stderr, "\r\x1b[Ktokens {}-{}: layer {}/{}", v.first_token,
+               v.first_token + v.tokens - 1, v.layer + 1, layers_);
+  }
+
+ private:
+  size_t layers_;
+};
+
+TraceHeader MakeHeader(const Flags& f, const Qwen2& model, const RowSet& rows) {
+  TraceHeader h;
+  h.model = model.name();
+  h.architecture = "qwen2";
+  h.layers = model.config.layers;
+  for (const GgufTensor& t : model.source->tensors())
+    h.tensor_types.emplace_back(t.name, t.TypeName());
+  h.contract = NameOf(rows.contract());
+  h.kv_type = f.kv;
+  h.backend = NameOf(rows.backend());
+  for (const Op op : ForwardOps()) h.rows.emplace_back(NameOf(op), rows[op].function);
+  h.threads = f.threads;
+  h.command_line = f.argv;
+  return h;
+}
+
+// One run: prompt, generation, results.
+template <class T>
+class Run {
+ public:
+  Run(const Flags& flags, const Qwen2& model, const Tokenizer* tokenizer,
+      std::vector<int32_t> prompt, const RowSet& rows)
+      : f_(flags),
+        model_(model),
+        tokenizer_(tokenizer),
+        prompt_(std::move(prompt)),
+        forward_(model, rows, flags.threads,
+                 prompt_.size() + std::max<size_t>(flags.generate, 1) - 1) {
+    trace_.header = MakeHeader(flags, model, rows);
+    std::vector<std::string> globs = CLI::detail::split(flags.taps, ',');
+    if (flags.taps.empty()) globs.clear();
+    const TapFilter filter(globs, model.config.layers);
+    if (flags.tracing) sinks_.Add(&recorder_.emplace(trace_, filter, flags.top));
+    if (!flags.dump.empty()) sinks_.Add(&tensors_.emplace(filter));
+    if (isatty(STDERR_FILENO)) sinks_.Add(&progress_.emplace(model.config.layers));
+    // Every output is opened before anything is computed.
+    if (!flags.dump.empty()) dump_file_.emplace(flags.dump);
+    if (!flags.trace.empty()) trace_file_.emplace(flags.trace);
+  }
+
+  int Execute() {
+    Step(prompt_, true);
+    Generate();
+    progress_.reset();
+    Finish();
+    return ExitCodeOf();
+  }
+
+ private:
+  bool text_on_stdout() const { return ParseFormat(f_.format) == Format::text && f_.trace != "-"; }
+
+  void Step(std::span<const int32_t> ids, bool prefill) {
+    trace_.header.steps.push_back({prefill, forward_.position(), ids.size()});
+    trace_.header.ids.insert(trace_.header.ids.end(), ids.begin(), ids.end());
+    forward_.Run(ids, &sinks_);
+    for (const T logit : forward_.logits()) finite_ &= std::isfinite(logit);
+  }
+
+  void Generate() {
+    Generated& g = trace_.generated;
+    Utf8Stream stream;
+    const auto emit = [&](const std::string& text) {
+      g.text += text;
+      if (text_on_stdout() && !f_.tracing) PrintOut(text);
+    };
+    while (g.ids.size() < f_.generate && finite_) {
+      const auto logits = forward_.logits();
+      const auto id =
+          static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+      g.ids.push_back(id);
+      g.end_of_text = tokenizer_ && tokenizer_->IsEndOfText(id) && !f_.ignore_eos;
+      if (g.end_of_text) break;
+      if (tokenizer_) emit(stream.Push(tokenizer_->Decode(id)));
+      if (g.ids.size() < f_.generate) Step({&id, 1}, false);
+    }
+    if (f_.generate > 0) emit(stream.Finish() + "\n");
+    if (!g.text.empty()) g.text.pop_back();
+  }
+
+  // Names what was recorded, writes the files, then prints.
+  void Finish() {
+    TraceHeader& h = trace_.header;
+    if (tokenizer_)
+      for (const int32_t id : h.ids) h.token_texts.push_back(tokenizer_->Decode(id));
+    if (trace_.tops.empty() || trace_.tops.back().token + 1 != forward_.position())
+      trace_.tops.push_back(ComputeTop(forward_.logits().data(), model_.config.vocab,
+                                       forward_.position() - 1, f_.top));
+    for (TopRecord& top : trace_.tops)
+      for (const int32_t id : top.ids)
+        if (tokenizer_) top.texts.push_back(tokenizer_->Decode(id));
+    const bool needs_hash = f_.tracing || !f_.dump.empty();
+    if (needs_hash && model_.source->file().is_file())
+      h.sha256 = Sha256OfFile(h.model, model_.source->file().bytes());
+
+    if (tensors_) {
+      tensors_->Write(*dump_file_, {{"model", h.model},
+                                    {"sha256", h.sha256},
+                                    {"ids", fmt::format("{}", fmt::join(h.ids, ","))},
+                                    {"backend", h.backend},
+                                    {"contract", h.contract}});
+      dump_file_->Commit();
+    }
+    if (trace_file_) {
+      const bool csv = f_.trace.ends_with(".csv");
+      trace_file_->Write(csv ? TraceToCsv(trace_) : TraceToJsonl(trace_));
+      trace_file_->Commit();
+    }
+    if (ParseFormat(f_.format) == Format::jsonl && f_.trace != "-") PrintOut(TraceToJsonl(trace_));
+    if (!text_on_stdout()) return;
+    const bool colour = isatty(STDOUT_FILENO);
+    if (f_.tracing || f_.generate == 0) PrintOut(TraceToText(trace_, colour));
+    if (f_.tracing && f_.generate > 0)
+      PrintOut(fmt::format("\ngenerated: {}\n", trace_.generated.text));
+  }
+
+  int ExitCodeOf() const {
+    const TapRecord* bad = trace_.FirstNonFinite();
+    if (bad)
+      fmt::print(stderr, "lab: first value that is not finite: {} token {} channel {}\n",
+                 TapPath(bad->tap, bad->layer), bad->token, bad->stats.argmax);
+    else if (!finite_)
+      fmt::print(stderr, "lab: logits are not finite; --trace shows where that starts\n");
+    return bad || !finite_ ? kNonFinite : kPass;
+  }
+
+  const Flags& f_;
+  const Qwen2& model_;
+  const Tokenizer* tokenizer_;
+  std::vector<int32_t> prompt_;
+  Forward<T> forward_;
+  Trace trace_;
+  SinkList<T> sinks_;
+  std::optional<TraceRecorder<T>> recorder_;
+  std::optional<TensorDump<T>> tensors_;
+  std::optional<Progress<T>> progress_;
+  std::optional<OutputFile> dump_file_, trace_file_;
+  bool finite_ = true;
+};
+
+}  // namespace
+
+int CmdForward(int argc, char** argv) {
+  Flags f;
+  if (!ParseFlags(argc, argv, f)) return kPass;
+  const Backend backend = ParseBackend(f.backend, "--backend");
+  const RowSet rows(backend, ParseContract(f.contract, "--contract"));
+  if (f.kv != "f32") Fail("--kv: unknown value '{}'; known: f32", Printable(f.kv));
+  if (f.threads < 1 || f.threads > 1024) Fail("--threads: {} is outside 1 to 1024", f.threads);
+  ParseFormat(f.format);
+
+  const Qwen2 model = OpenModel(ResolveModel(f.model));
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (f.tokens.empty() || model.source->Strings("tokenizer.ggml.tokens"))
+    tokenizer = std::make_unique<Tokenizer>(*model.source);
+  std::vector<int32_t> prompt = PromptIds(f, model, tokenizer.get());
+  const size_t longest = model.config.context_length;
+  if (prompt.size() > longest || f.generate > longest - prompt.size() + 1)
+    Fail("{} prompt tokens and {} to generate do not fit the context of {} tokens of this model",
+         prompt.size(), f.generate, longest);
+  if (backend == Backend::oracle)
+    return Run<double>(f, model, tokenizer.get(), std::move(prompt), rows).Execute();
+  return Run<float>(f, model, tokenizer.get(), std::move(prompt), rows).Execute();
+}
+
+}  // namespace lab

@@ -1,0 +1,74 @@
+#include <array>
+#include <exception>
+#include <new>
+
+#include "lab/cli.h"
+#include "lab/error.h"
+#include "lab/names.h"
+#include "lab/output.h"
+#include "lab/version.h"
+
+namespace lab {
+namespace {
+
+constexpr std::array kVerbs = {
+    Verb{"forward", "run the model: generate, trace the taps, dump tensors", CmdForward},
+    Verb{"bench", "time every kernel row on the shapes of a real model", CmdBench},
+    Verb{"tokenize", "text to token ids and back", CmdTokenize},
+    Verb{"inspect", "what a model file holds: metadata, tensors, types, bytes per token",
+         CmdInspect},
+    Verb{"list", "taps, kernels, devices of this build", CmdList},
+    Verb{"synth", "write a synthetic model as GGUF", CmdSynth},
+};
+
+std::string Usage() {
+  std::string text =
+      "lab: a kernel lab with reference oracles for qwen2 models\n\nUsage: lab VERB [FLAGS]\n\n";
+  for (const Verb& verb : kVerbs) text += fmt::format("  {:<10} {}\n", verb.name, verb.help);
+  return text +
+         "\n  lab VERB --help explains a verb; lab --version says what this binary is.\n\n"
+         "Example: lab forward --trace --prompt \"What is 2+2?\"\n\n"
+         "Exit codes: 0 pass, 1 numeric failure, 2 usage or unreadable input or unwritable "
+         "output,\n"
+         "  3 not comparable or nothing selected, 4 non-finite values, 5 slower than asked,\n"
+         "  70 internal error, 125 cannot run here, 130 interrupted, 141 closed pipe\n";
+}
+
+int Dispatch(int argc, char** argv) {
+  const std::string_view name = argc > 1 ? argv[1] : "--help";
+  if (name == "--help" || name == "-h" || name == "help") {
+    PrintOut(Usage());
+    return argc > 1 ? kPass : kUsage;
+  }
+  if (name == "--version") {
+    PrintOut(fmt::format(
+        "lab {} (commit {})\ncompiler  {}\nhighway   {}, target {}\ncuda      {}\n", Version(),
+        Commit(), Compiler(), HighwayVersion(), HighwayTarget(), BuiltWithCuda() ? "yes" : "no"));
+    return kPass;
+  }
+  std::vector<std::string_view> names;
+  for (const Verb& verb : kVerbs) {
+    if (verb.name == name) return verb.run(argc - 1, argv + 1);
+    names.push_back(verb.name);
+  }
+  Fail("unknown verb '{}'{}; known: {}", Printable(name), DidYouMean(name, names),
+       fmt::join(names, ", "));
+}
+
+}  // namespace
+}  // namespace lab
+
+int main(int argc, char** argv) {
+  lab::InstallSignalHandlers();
+  try {
+    return lab::Dispatch(argc, argv);
+  } catch (const lab::Error& error) {
+    if (error.code() != lab::kClosedPipe) fmt::print(stderr, "lab: {}\n", error.what());
+    return error.code();
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "lab: out of memory\n");
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "lab: internal error: {}\n", error.what());
+  }
+  return lab::kInternal;
+}

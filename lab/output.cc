@@ -1,0 +1,164 @@
+#include "lab/output.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "lab/error.h"
+
+namespace lab {
+namespace {
+
+// Paths that a signal handler may unlink: fixed memory, no locks.
+struct TemporarySlot {
+  std::atomic<bool> taken{false}, ready{false};
+  char path[PATH_MAX];
+};
+std::array<TemporarySlot, 16> temporaries;
+
+int Remember(const std::string& path) {
+  if (path.size() >= PATH_MAX) return -1;
+  for (size_t i = 0; i < temporaries.size(); ++i) {
+    bool free = false;
+    if (!temporaries[i].taken.compare_exchange_strong(free, true)) continue;
+    std::memcpy(temporaries[i].path, path.c_str(), path.size() + 1);
+    temporaries[i].ready = true;
+    return static_cast<int>(i);
+  }
+  return -1;
+}
+
+void Forget(int slot) {
+  if (slot < 0) return;
+  temporaries[static_cast<size_t>(slot)].ready = false;
+  temporaries[static_cast<size_t>(slot)].taken = false;
+}
+
+extern "C" void RemoveTemporariesAndExit(int signal) {
+  for (TemporarySlot& slot : temporaries)
+    if (slot.ready) unlink(slot.path);
+  _exit(128 + signal);
+}
+
+// 0 or the errno of the first failed write.
+int WriteAll(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = write(fd, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno;
+    bytes.remove_prefix(static_cast<size_t>(n));
+  }
+  return 0;
+}
+
+[[noreturn]] void ThrowWriteError(std::string_view where, const char* what, int error) {
+  if (error == EPIPE) throw Error(kClosedPipe, "");
+  lab::Fail("{}: cannot {}: {}", where, what, std::strerror(error));
+}
+
+// Where a path leads through symlinks, the last of which may dangle.
+std::string ResolveLinks(std::string path) {
+  for (int hops = 0; hops < 40; ++hops) {
+    char link[PATH_MAX];
+    const ssize_t n = readlink(path.c_str(), link, sizeof link);
+    if (n < 0) return path;
+    const std::string to(link, static_cast<size_t>(n));
+    const size_t slash = path.rfind('/');
+    path = to.starts_with('/') || slash == std::string::npos ? to : path.substr(0, slash + 1) + to;
+  }
+  return path;
+}
+
+}  // namespace
+
+void PrintOut(std::string_view text) {
+  if (const int error = WriteAll(STDOUT_FILENO, text))
+    ThrowWriteError("standard output", "write", error);
+}
+
+void InstallSignalHandlers() {
+  struct sigaction action = {};
+  action.sa_handler = RemoveTemporariesAndExit;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
+  action.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &action, nullptr);
+}
+
+OutputFile::OutputFile(const std::string& path) : path_(path), target_(ResolveLinks(path)) {
+  if (path.empty()) lab::Fail("an output path is empty");
+  if (path == "-") {
+    fd_ = dup(STDOUT_FILENO);
+    if (fd_ < 0) Fail("open", errno);
+    return;
+  }
+  struct stat st;
+  const bool exists = stat(target_.c_str(), &st) == 0;
+  if (exists && S_ISDIR(st.st_mode)) Fail("write", EISDIR);
+  if (exists && !S_ISREG(st.st_mode)) {
+    fd_ = open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd_ < 0) Fail("open", errno);
+    return;
+  }
+  if (exists && access(target_.c_str(), W_OK) != 0) Fail("write", errno);
+  temporary_ = target_ + ".XXXXXX.tmp";
+  fd_ = mkostemps(temporary_.data(), 4, O_CLOEXEC);
+  if (fd_ < 0) {
+    const int error = errno;
+    temporary_.clear();
+    Fail("create a file in its folder", error);
+  }
+  slot_ = Remember(temporary_);
+  const mode_t mask = umask(0);
+  umask(mask);
+  if (fchmod(fd_, exists ? st.st_mode & 0777 : 0666 & ~mask) != 0) Fail("set the mode", errno);
+}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      target_(std::move(other.target_)),
+      temporary_(std::exchange(other.temporary_, {})),
+      buffer_(std::exchange(other.buffer_, {})),
+      fd_(std::exchange(other.fd_, -1)),
+      slot_(std::exchange(other.slot_, -1)) {}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) close(fd_);
+  if (!temporary_.empty()) unlink(temporary_.c_str());
+  Forget(slot_);
+}
+
+void OutputFile::Write(std::string_view bytes) {
+  constexpr size_t kBuffer = 1 << 16;
+  buffer_ += bytes;
+  if (buffer_.size() >= kBuffer) Flush();
+}
+
+void OutputFile::Flush() {
+  if (const int error = WriteAll(fd_, buffer_)) Fail("write", error);
+  buffer_.clear();
+}
+
+void OutputFile::Commit() {
+  Flush();
+  if (!temporary_.empty() && fsync(fd_) != 0) Fail("write", errno);
+  if (close(std::exchange(fd_, -1)) != 0) Fail("write", errno);
+  if (temporary_.empty()) return;
+  if (rename(temporary_.c_str(), target_.c_str()) != 0) Fail("rename", errno);
+  temporary_.clear();
+  Forget(std::exchange(slot_, -1));
+}
+
+void OutputFile::Fail(const char* what, int error) const {
+  ThrowWriteError(path_, what, error);
+}
+
+}  // namespace lab

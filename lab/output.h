@@ -1,0 +1,43 @@
+#pragma once
+// Everything lab writes: checked, whole or not at all.
+#include <string>
+#include <string_view>
+
+namespace lab {
+
+/// Writes to standard output. Throws Error (exit 141, silent) when the reader has gone, exit 2 when
+/// the write fails otherwise.
+void PrintOut(std::string_view text);
+
+/// A file under construction. A regular or absent target is written to a temporary in the same
+/// folder (behind a symlink: in its target's), synced and renamed by Commit; a device, pipe or "-"
+/// is written directly. Without Commit, and on SIGINT, the temporary goes and the target stays.
+class OutputFile {
+ public:
+  /// Throws Error (exit 2) at once when the target cannot be written.
+  explicit OutputFile(const std::string& path);
+  ~OutputFile();
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&&) = delete;
+
+  void Write(std::string_view bytes);
+  void Commit();
+  const std::string& path() const { return path_; }
+
+ private:
+  void Flush();
+  [[noreturn]] void Fail(const char* what, int error) const;
+
+  std::string path_;       // as the user named it
+  std::string target_;     // behind symlinks
+  std::string temporary_;  // empty: written directly
+  std::string buffer_;
+  int fd_ = -1;
+  int slot_ = -1;  // in the table of temporaries that a signal removes
+};
+
+/// On SIGINT, SIGTERM and SIGHUP removes the temporaries and ends the process (130 for SIGINT).
+/// SIGPIPE is ignored: writes report it.
+void InstallSignalHandlers();
+
+}  // namespace lab

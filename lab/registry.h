@@ -1,0 +1,66 @@
+#pragma once
+// The table of kernel rows, made from kernels/kernels.def.
+#include <omp.h>
+
+#include <cassert>
+#include <span>
+#include <string_view>
+#include <typeinfo>
+
+#include "kernels/dequant.h"
+#include "kernels/embed.h"
+#include "kernels/gate_up.h"
+#include "kernels/gqa_attention.h"
+#include "kernels/matvec.h"
+#include "kernels/residual_add.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/silu.h"
+#include "kernels/swiglu.h"
+
+namespace lab {
+
+enum class Op {
+#define OP(op, Args) op,
+#include "kernels/kernels.def"
+};
+/// Which numbers an op is meant to produce (notes/design.md).
+enum class Contract { f32, q8, q16 };
+enum class Backend { oracle, ref, hwy, cuda };
+
+std::string_view NameOf(Op op);
+std::string_view NameOf(Contract contract);
+std::string_view NameOf(Backend backend);
+/// The value of that name; throws Error naming `flag` and the known names.
+Contract ParseContract(std::string_view name, std::string_view flag);
+Backend ParseBackend(std::string_view name, std::string_view flag);
+
+/// One implementation of an op under a contract on a backend.
+struct Row {
+  Op op;
+  Contract contract;
+  Backend backend;
+  std::string_view function;
+  const std::type_info* args;     ///< the type that `run` takes
+  void (*run)(const void* args);  ///< null: not built into this binary
+};
+
+std::span<const Row> Rows();
+/// The first row of that description, or null.
+const Row* FindRow(Op op, Contract contract, Backend backend);
+
+/// Runs a row on args, cut into at most `threads` slices of neighbouring items. Every item is
+/// computed by the same instructions whatever its slice, so the thread count changes no bit.
+template <class Args>
+void RunRow(const Row& row, const Args& args, int threads) {
+  assert(*row.args == typeid(Args));
+  const size_t items = args.Items(), slices = std::min<size_t>(threads, items);
+  if (slices <= 1) return items ? row.run(&args) : void();
+#pragma omp parallel for num_threads(static_cast <int>(slices)) schedule(static, 1)
+  for (size_t s = 0; s < slices; ++s) {
+    const Args slice = args.Slice(items * s / slices, items * (s + 1) / slices);
+    row.run(&slice);
+  }
+}
+
+}  // namespace lab

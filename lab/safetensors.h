@@ -1,0 +1,46 @@
+#pragma once
+// safetensors files (https://github.com/huggingface/safetensors): u64 header size, JSON header,
+// data.
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lab/output.h"
+#include "model/file_bytes.h"
+
+namespace lab {
+
+struct SafetensorsEntry {
+  std::string name;
+  std::string dtype;  ///< "F32", "F64", "I32", ... as the format spells it
+  std::vector<size_t> shape;
+  std::span<const uint8_t> data;
+
+  size_t elements() const;
+  /// Element i of an F32 or F64 tensor.
+  double At(size_t i) const;
+};
+
+/// Writes a whole file. Throws Error as OutputFile does.
+void WriteSafetensors(OutputFile& out, std::span<const SafetensorsEntry> entries,
+                      const std::map<std::string, std::string>& metadata);
+
+class Safetensors {
+ public:
+  /// Maps and checks a file: shapes, dtypes and data ranges must agree. Throws Error.
+  explicit Safetensors(const std::string& path);
+  const std::vector<SafetensorsEntry>& entries() const { return entries_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// Null when there is no such tensor.
+  const SafetensorsEntry* Find(std::string_view name) const;
+
+ private:
+  FileBytes file_;
+  std::vector<SafetensorsEntry> entries_;
+  std::map<std::string, std::string> metadata_;
+};
+
+}  // namespace lab

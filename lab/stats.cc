@@ -1,0 +1,98 @@
+#include "lab/stats.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace lab {
+namespace {
+
+void SetNaN(Stats& s) {
+  s.min = s.max = s.mean = s.std = s.rms = s.absmax = s.l2 = s.crest =
+      std::numeric_limits<double>::quiet_NaN();
+}
+
+}  // namespace
+
+template <class T>
+Stats ComputeStats(const T* values, size_t n) {
+  Stats s;
+  s.n = n;
+  if (n == 0) return s;
+  const auto count = static_cast<double>(n);
+  s.min = s.max = values[0];
+  double sum = 0, squares = 0;
+  size_t first_nan = n;
+  for (size_t i = 0; i < n; ++i) {
+    const double x = values[i];
+    if (std::isnan(x)) {
+      ++s.nan;
+      first_nan = std::min(first_nan, i);
+      continue;
+    }
+    s.inf += std::isinf(x);
+    s.zeros += x == 0;
+    s.min = std::min(s.min, x);
+    s.max = std::max(s.max, x);
+    sum += x;
+    squares += x * x;
+    if (std::abs(x) > s.absmax) s.absmax = std::abs(x), s.argmax = i;
+  }
+  if (s.nan) {
+    SetNaN(s);
+    s.argmax = first_nan;
+    return s;
+  }
+  s.mean = sum / count;
+  double deviations = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const double d = values[i] - s.mean;
+    deviations += d * d;
+  }
+  s.std = std::sqrt(deviations / count);
+  s.rms = std::sqrt(squares / count);
+  s.l2 = std::sqrt(squares);
+  s.crest = s.rms > 0 ? s.absmax / s.rms : 0;
+  return s;
+}
+
+template Stats ComputeStats(const float* values, size_t n);
+template Stats ComputeStats(const double* values, size_t n);
+
+Stats Pool(std::span<const Stats* const> rows) {
+  Stats pooled;
+  double sum = 0, squares = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Stats& row = *rows[i];
+    pooled.nan += row.nan;
+    pooled.inf += row.inf;
+    pooled.zeros += row.zeros;
+    pooled.min = pooled.n ? std::min(pooled.min, row.min) : row.min;
+    pooled.max = pooled.n ? std::max(pooled.max, row.max) : row.max;
+    pooled.n += row.n;
+    sum += static_cast<double>(row.n) * row.mean;
+    squares += row.l2 * row.l2;
+    // "not at most" lets a NaN row through, and it stays.
+    if (!(row.absmax <= pooled.absmax) && !std::isnan(pooled.absmax))
+      pooled.absmax = row.absmax, pooled.argmax = i;
+  }
+  if (pooled.n == 0) return pooled;
+  if (pooled.nan) {
+    SetNaN(pooled);
+    return pooled;
+  }
+  const auto count = static_cast<double>(pooled.n);
+  pooled.mean = sum / count;
+  double deviations = 0;
+  for (const Stats* row : rows) {
+    const double shift = row->mean - pooled.mean;
+    deviations += static_cast<double>(row->n) * (row->std * row->std + shift * shift);
+  }
+  pooled.std = std::sqrt(deviations / count);
+  pooled.rms = std::sqrt(squares / count);
+  pooled.l2 = std::sqrt(squares);
+  pooled.crest = pooled.rms > 0 ? pooled.absmax / pooled.rms : 0;
+  return pooled;
+}
+
+}  // namespace lab

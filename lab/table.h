@@ -1,0 +1,23 @@
+#pragma once
+#include <string>
+#include <vector>
+
+namespace lab {
+
+/// Rows of text under named columns.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> columns) : columns_(std::move(columns)) {}
+  /// One cell for each column.
+  void Add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  /// Aligned columns; a column that holds only numbers is aligned to the right.
+  std::string ToText() const;
+  /// An object with the columns as keys, a line for each row; numbers as numbers.
+  std::string ToJsonl() const;
+
+ private:
+  std::vector<std::string> columns_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+}  // namespace lab

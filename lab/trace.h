@@ -1,0 +1,98 @@
+#pragma once
+// A trace: what one run recorded at its taps, and enough about the run to know what may be compared
+// with it. Written as JSON lines (the schema is in notes/formats.md), CSV or a terminal table.
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lab/output.h"
+#include "lab/stats.h"
+#include "lab/taps.h"
+
+namespace lab {
+
+struct TraceStep {
+  bool prefill;
+  size_t first_token, tokens;
+};
+
+struct TraceHeader {
+  std::string model, sha256, architecture;
+  std::vector<std::pair<std::string, std::string>> tensor_types;  ///< name, type
+  size_t layers = 0;
+  std::vector<int32_t> ids;              ///< of all tokens that were run, by position from 0
+  std::vector<std::string> token_texts;  ///< for the terminal; empty without a tokenizer
+  std::vector<TraceStep> steps;
+  std::string contract, kv_type, backend;
+  std::vector<std::pair<std::string, std::string>> rows;  ///< op, function
+  int threads = 1;
+  std::vector<std::string> command_line;
+};
+
+struct TapRecord {
+  Tap tap;
+  int layer;
+  size_t token;
+  Stats stats;
+};
+
+/// The highest logits of a token, highest first.
+struct TopRecord {
+  size_t token;
+  std::vector<int32_t> ids;
+  std::vector<std::string> texts;  ///< for the terminal
+  std::vector<double> logits, p;   ///< p: softmax over the whole vocabulary
+};
+
+struct Generated {
+  std::vector<int32_t> ids;
+  std::string text;
+  bool end_of_text = false;  ///< otherwise the length was reached
+};
+
+struct Trace {
+  TraceHeader header;
+  std::vector<TapRecord> taps;  ///< in the order of the pass; of one tap and layer, by token
+  std::vector<TopRecord> tops;
+  Generated generated;
+
+  /// The record of the first value that is not finite, or null.
+  const TapRecord* FirstNonFinite() const;
+};
+
+/// The records of one tap and layer in order of token.
+using TapGroup = std::vector<const TapRecord*>;
+/// All groups by (layer, tap); the layer of taps outside the layers is kNoLayer.
+std::map<std::pair<int, Tap>, TapGroup> GroupTaps(const Trace& trace);
+/// Pool of a group.
+Stats PoolGroup(const TapGroup& group);
+
+/// Records what passes: statistics of every token and tap that the filter has, top-k of every
+/// lm_head row.
+template <class T>
+class TraceRecorder : public TapSink<T> {
+ public:
+  TraceRecorder(Trace& trace, TapFilter filter, size_t top_k)
+      : trace_(trace), filter_(std::move(filter)), top_k_(top_k) {}
+  bool Wants(Tap tap, int layer) const override { return filter_.Has(tap, layer); }
+  void OnTap(const TapView<T>& view) override;
+
+ private:
+  Trace& trace_;
+  TapFilter filter_;
+  size_t top_k_;
+};
+
+template <class T>
+TopRecord ComputeTop(const T* logits, size_t vocab, size_t token, size_t k);
+
+/// One record a line: header, tap, top, pooled, generated, summary.
+std::string TraceToJsonl(const Trace& trace);
+/// One row for each layer and token: mean, std, absmax and argmax of every tap inside the layers.
+std::string TraceToCsv(const Trace& trace);
+/// For eyes: the layer table, massive activations, embedding, final norm, lm_head, the top-k.
+std::string TraceToText(const Trace& trace, bool colour);
+
+}  // namespace lab

@@ -1,0 +1,33 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace lab {
+
+/// The bytes of a file, mapped read-only, or bytes made in memory under a name of their own.
+class FileBytes {
+ public:
+  /// Maps `path`. Throws Error when it is missing, unreadable, not a regular file, or empty.
+  static FileBytes Map(const std::string& path);
+  static FileBytes FromMemory(std::string name, std::vector<uint8_t> bytes);
+
+  FileBytes(FileBytes&& other) noexcept;
+  FileBytes& operator=(FileBytes&&) = delete;
+  ~FileBytes();
+
+  std::span<const uint8_t> bytes() const { return bytes_; }
+  /// The path, or the name of bytes that are in no file.
+  const std::string& name() const { return name_; }
+  bool is_file() const { return mapped_; }
+
+ private:
+  FileBytes() = default;
+  std::string name_;
+  std::vector<uint8_t> owned_;
+  std::span<const uint8_t> bytes_;
+  bool mapped_ = false;
+};
+
+}  // namespace lab

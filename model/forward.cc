@@ -1,0 +1,223 @@
+#include "model/forward.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lab/error.h"
+
+namespace lab {
+namespace {
+
+// Tokens in one pass over the weights. Bounds the activations (75 MB for the 1.5B model in double);
+// more would gain little, since the weights are read once for all of them already.
+constexpr size_t kBatch = 256;
+// The logits of a traced prefill come in smaller batches: 152 k values for each token.
+constexpr size_t kLmHeadBatch = 16;
+
+constexpr Op kForwardOps[] = {Op::embed,         Op::rms_norm, Op::matvec,       Op::rope,
+                              Op::gqa_attention, Op::gate_up,  Op::residual_add, Op::silu,
+                              Op::swiglu,        Op::down_proj};
+
+template <class T>
+void Show(TapSink<T>* sink, const TapView<T>& view) {
+  if (sink && sink->Wants(view.tap, view.layer)) sink->OnTap(view);
+}
+
+}  // namespace
+
+std::span<const Op> ForwardOps() {
+  return kForwardOps;
+}
+
+RowSet::RowSet(Backend backend, Contract contract)
+    : backend_(backend), contract_(contract), rows_(Rows().size()) {
+  for (const Op op : ForwardOps()) {
+    const Row* row = FindRow(op, contract, backend);
+    if (!row || !row->run)
+      Fail(
+          "--backend {} --contract {}: op {} has no such row{}; 'lab list kernels' shows what "
+          "there is",
+          NameOf(backend), NameOf(contract), NameOf(op), row ? " built into this binary" : "");
+    rows_[static_cast<size_t>(op)] = row;
+  }
+}
+
+template <class T>
+Forward<T>::Forward(const Qwen2& model, RowSet rows, int threads, size_t capacity)
+    : model_(model),
+      config_(model.config),
+      rows_(std::move(rows)),
+      threads_(threads),
+      capacity_(capacity) {
+  const size_t batch = std::min(capacity, kBatch), half = config_.head_dim / 2;
+  for (size_t i = 0; i < half; ++i)
+    inverse_frequency_.push_back(
+        std::pow(static_cast<double>(config_.rope_base),
+                 -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_dim)));
+  cos_.resize(batch * half);
+  sin_.resize(batch * half);
+  for (auto* v : {&residual_, &norm_, &projected_}) v->resize(batch * config_.hidden);
+  qkv_.resize(batch * config_.qkv_dim());
+  attn_ctx_.resize(batch * config_.q_dim());
+  for (auto* v : {&gate_, &up_}) v->resize(batch * config_.ffn);
+  for (auto* cache : {&k_cache_, &v_cache_})
+    cache->assign(config_.layers, std::vector<T>(capacity * config_.kv_dim()));
+}
+
+template <class T>
+void Forward<T>::Run(std::span<const int32_t> ids, TapSink<T>* sink) {
+  for (size_t done = 0; done < ids.size();) {
+    const size_t n = std::min(kBatch, ids.size() - done);
+    RunBatch(ids.subspan(done, n), done + n == ids.size(), sink);
+    done += n;
+  }
+}
+
+template <class T>
+void Forward<T>::RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>* sink) {
+  const size_t tokens = ids.size(), hidden = config_.hidden;
+  Step(Op::embed, EmbedArgs<T>{model_.token_embd, ids.data(), residual_.data(), tokens});
+  Show<T>(sink, {Tap::embedding, kNoLayer, position_, tokens, hidden, hidden, residual_.data()});
+  FillAngles(tokens);
+  for (size_t layer = 0; layer < config_.layers; ++layer) {
+    Attention(layer, tokens, sink);
+    FeedForward(layer, tokens, sink);
+  }
+  Norm(residual_.data(), model_.output_norm, norm_.data(), tokens);
+  Show<T>(sink, {Tap::final_norm, kNoLayer, position_, tokens, hidden, hidden, norm_.data()});
+  if (is_last || (sink && sink->Wants(Tap::lm_head, kNoLayer))) LmHead(tokens, sink);
+  position_ += tokens;
+}
+
+// attn_residual = layer input + W_o attention(rope(q), rope(k), v) with q, k, v from the normed
+// input.
+template <class T>
+void Forward<T>::Attention(size_t layer, size_t tokens, TapSink<T>* sink) {
+  const Qwen2Layer& w = model_.layers[layer];
+  const Qwen2Config& c = config_;
+  const size_t hidden = c.hidden, q_dim = c.q_dim(), kv_dim = c.kv_dim(), stride = c.qkv_dim();
+  T *q = qkv_.data(), *k = q + q_dim, *v = k + kv_dim;
+  const auto show = [&](Tap tap, const T* values, size_t n, size_t value_stride) {
+    Show<T>(sink, {tap, static_cast<int>(layer), position_, tokens, n, value_stride, values});
+  };
+
+  Norm(residual_.data(), w.attn_norm, norm_.data(), tokens);
+  show(Tap::attn_norm, norm_.data(), hidden, hidden);
+
+  const auto wants = [&](Tap tap) { return sink && sink->Wants(tap, static_cast<int>(layer)); };
+  T* before = nullptr;  // where the projections without bias go, if anybody looks
+  if (wants(Tap::q_proj) || wants(Tap::k_proj) || wants(Tap::v_proj)) {
+    qkv_before_bias_.resize(qkv_.size());
+    before = qkv_before_bias_.data();
+  }
+  const auto project = [&](const WeightView& weight, const std::vector<float>& bias,
+                           size_t column) {
+    Matvec(Op::matvec, weight, bias.data(), norm_.data(), qkv_.data() + column, tokens, stride,
+           before ? before + column : nullptr);
+  };
+  project(w.attn_q, w.q_bias, 0);
+  project(w.attn_k, w.k_bias, q_dim);
+  project(w.attn_v, w.v_bias, q_dim + kv_dim);
+  if (before) {
+    show(Tap::q_proj, before, q_dim, stride);
+    show(Tap::k_proj, before + q_dim, kv_dim, stride);
+    show(Tap::v_proj, before + q_dim + kv_dim, kv_dim, stride);
+  }
+  show(Tap::q_bias, q, q_dim, stride);
+  show(Tap::k_bias, k, kv_dim, stride);
+  show(Tap::v_bias, v, kv_dim, stride);
+  show(Tap::qkv, q, stride, stride);
+
+  Step(Op::rope, RopeArgs<T>{q, q, cos_.data(), sin_.data(), tokens, c.heads, c.head_dim, stride});
+  Step(Op::rope,
+       RopeArgs<T>{k, k, cos_.data(), sin_.data(), tokens, c.kv_heads, c.head_dim, stride});
+  show(Tap::q_rope, q, q_dim, stride);
+  show(Tap::k_rope, k, kv_dim, stride);
+  for (size_t t = 0; t < tokens; ++t) {
+    std::copy_n(k + t * stride, kv_dim, &k_cache_[layer][(position_ + t) * kv_dim]);
+    std::copy_n(v + t * stride, kv_dim, &v_cache_[layer][(position_ + t) * kv_dim]);
+  }
+
+  Step(Op::gqa_attention,
+       GqaAttentionArgs<T>{q, k_cache_[layer].data(), v_cache_[layer].data(), attn_ctx_.data(),
+                           tokens, position_, c.heads, c.heads / c.kv_heads, c.head_dim, 0, stride,
+                           kv_dim, q_dim});
+  show(Tap::attn_ctx, attn_ctx_.data(), q_dim, q_dim);
+  Matvec(Op::matvec, w.attn_output, nullptr, attn_ctx_.data(), projected_.data(), tokens, hidden);
+  show(Tap::attn_out, projected_.data(), hidden, hidden);
+  Step(Op::residual_add,
+       ResidualAddArgs<T>{residual_.data(), projected_.data(), residual_.data(), tokens * hidden});
+  show(Tap::attn_residual, residual_.data(), hidden, hidden);
+}
+
+// layer_out = attn_residual + W_down (silu(W_gate x) * (W_up x)) with x the normed attn_residual.
+template <class T>
+void Forward<T>::FeedForward(size_t layer, size_t tokens, TapSink<T>* sink) {
+  const Qwen2Layer& w = model_.layers[layer];
+  const size_t hidden = config_.hidden, ffn = config_.ffn;
+  const auto show = [&](Tap tap, const std::vector<T>& values, size_t n) {
+    Show<T>(sink, {tap, static_cast<int>(layer), position_, tokens, n, n, values.data()});
+  };
+
+  Norm(residual_.data(), w.ffn_norm, norm_.data(), tokens);
+  show(Tap::ffn_norm, norm_, hidden);
+  Step(Op::gate_up,
+       GateUpArgs<T>{w.ffn_gate, w.ffn_up, norm_.data(), gate_.data(), up_.data(), tokens, ffn});
+  show(Tap::ffn_gate, gate_, ffn);
+  show(Tap::ffn_up, up_, ffn);
+  Step(Op::silu, SiluArgs<T>{gate_.data(), gate_.data(), tokens * ffn});
+  show(Tap::ffn_silu, gate_, ffn);
+  Step(Op::swiglu, SwigluArgs<T>{gate_.data(), up_.data(), gate_.data(), tokens * ffn});
+  show(Tap::ffn_swiglu, gate_, ffn);
+  Matvec(Op::down_proj, w.ffn_down, nullptr, gate_.data(), projected_.data(), tokens, hidden);
+  show(Tap::ffn_out, projected_, hidden);
+  Step(Op::residual_add,
+       ResidualAddArgs<T>{residual_.data(), projected_.data(), residual_.data(), tokens * hidden});
+  show(Tap::layer_out, residual_, hidden);
+}
+
+// Logits of all tokens of the batch if somebody looks, else of the last.
+template <class T>
+void Forward<T>::LmHead(size_t tokens, TapSink<T>* sink) {
+  const size_t vocab = config_.vocab;
+  const bool all = sink && sink->Wants(Tap::lm_head, kNoLayer);
+  size_t n = 0;
+  for (size_t first = all ? 0 : tokens - 1; first < tokens; first += n) {
+    n = std::min(kLmHeadBatch, tokens - first);
+    logits_.resize(std::max(logits_.size(), n * vocab));
+    Matvec(Op::matvec, model_.output, nullptr, &norm_[first * config_.hidden], logits_.data(), n,
+           vocab);
+    Show<T>(sink, {Tap::lm_head, kNoLayer, position_ + first, n, vocab, vocab, logits_.data()});
+  }
+  last_logits_ = std::span<const T>(logits_).subspan((n - 1) * vocab, vocab);
+}
+
+// Angles are formed in double for every backend: position * base^(-2i/head_dim) reaches 32767 rad,
+// where one ulp of float32 is 0.002 rad.
+template <class T>
+void Forward<T>::FillAngles(size_t tokens) {
+  const size_t half = config_.head_dim / 2;
+  for (size_t t = 0; t < tokens; ++t) {
+    for (size_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(position_ + t) * inverse_frequency_[i];
+      cos_[t * half + i] = static_cast<T>(std::cos(angle));
+      sin_[t * half + i] = static_cast<T>(std::sin(angle));
+    }
+  }
+}
+
+template <class T>
+void Forward<T>::Matvec(Op op, const WeightView& w, const float* bias, const T* x, T* y,
+                        size_t tokens, size_t y_stride, T* y_before_bias) {
+  Step(op, MatvecArgs<T>{w, bias, x, y, y_before_bias, tokens, y_stride});
+}
+
+template <class T>
+void Forward<T>::Norm(const T* x, const std::vector<float>& weight, T* y, size_t tokens) {
+  Step(Op::rms_norm, RmsNormArgs<T>{x, weight.data(), y, tokens, config_.hidden, config_.rms_eps});
+}
+
+template class Forward<double>;
+template class Forward<float>;
+
+}  // namespace lab

@@ -1,0 +1,82 @@
+#pragma once
+// The forward pass of qwen2: the only sequence of steps. Every step is one op of kernels.def run by
+// the row of the chosen backend; taps are shown to a TapSink between the steps.
+#include <span>
+#include <vector>
+
+#include "lab/registry.h"
+#include "lab/taps.h"
+#include "model/qwen2.h"
+
+namespace lab {
+
+/// The rows that a pass runs, one for each op.
+class RowSet {
+ public:
+  /// Throws Error that names the first op for which the backend has no row under the contract.
+  RowSet(Backend backend, Contract contract);
+  const Row& operator[](Op op) const { return *rows_[static_cast<size_t>(op)]; }
+  Backend backend() const { return backend_; }
+  Contract contract() const { return contract_; }
+
+ private:
+  Backend backend_;
+  Contract contract_;
+  std::vector<const Row*> rows_;  // by Op
+};
+
+/// The ops that a pass runs (dequantisation alone is checked, but no step of its own).
+std::span<const Op> ForwardOps();
+
+/// T is the element type of activations and KV cache: double for the oracle, float otherwise.
+template <class T>
+class Forward {
+ public:
+  /// A pass over at most `capacity` positions. Memory: the KV cache, 2 * layers * kv_dim * capacity
+  /// values, and activations for one batch of tokens. `model` must outlive it.
+  Forward(const Qwen2& model, RowSet rows, int threads, size_t capacity);
+
+  /// Runs tokens at the next positions: prefill of many, decode of one; the bits are the same
+  /// either way. Shows the taps that `sink` (may be null) wants. Without a sink that wants lm_head,
+  /// logits are computed for the last token alone. position() + ids.size() must not exceed the
+  /// capacity, ids must be below config.vocab.
+  void Run(std::span<const int32_t> ids, TapSink<T>* sink);
+
+  size_t position() const { return position_; }
+  /// The logits of the last token that was run, [vocab].
+  std::span<const T> logits() const { return last_logits_; }
+
+ private:
+  void RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>* sink);
+  void Attention(size_t layer, size_t tokens, TapSink<T>* sink);
+  void FeedForward(size_t layer, size_t tokens, TapSink<T>* sink);
+  void LmHead(size_t tokens, TapSink<T>* sink);
+  void FillAngles(size_t tokens);
+  void Matvec(Op op, const WeightView& w, const float* bias, const T* x, T* y, size_t tokens,
+              size_t y_stride, T* y_before_bias = nullptr);
+  void Norm(const T* x, const std::vector<float>& weight, T* y, size_t tokens);
+  template <class Args>
+  void Step(Op op, const Args& args) {
+    RunRow(rows_[op], args, threads_);
+  }
+
+  const Qwen2& model_;
+  const Qwen2Config& config_;
+  RowSet rows_;
+  int threads_;
+  size_t capacity_, position_ = 0;
+  std::vector<double> inverse_frequency_;          // [head_dim / 2]
+  std::vector<T> cos_, sin_;                       // [batch, head_dim / 2]
+  std::vector<T> residual_, norm_, projected_;     // [batch, hidden]
+  std::vector<T> qkv_, qkv_before_bias_;           // [batch, qkv_dim]
+  std::vector<T> attn_ctx_;                        // [batch, q_dim]
+  std::vector<T> gate_, up_;                       // [batch, ffn]
+  std::vector<std::vector<T>> k_cache_, v_cache_;  // [layer][capacity, kv_dim]
+  std::vector<T> logits_;                          // [lm_head batch, vocab]
+  std::span<const T> last_logits_;
+};
+
+extern template class Forward<double>;
+extern template class Forward<float>;
+
+}  // namespace lab

@@ -1,0 +1,13 @@
+#pragma once
+#include "kernels/block_types.h"
+
+namespace lab {
+
+/// The value of an IEEE half float; subnormals, infinities and NaN included.
+float HalfToFloat(uint16_t h);
+
+/// out[i] = weight i of `n` weights stored as `type` from `blocks` on; n is a multiple of the block
+/// length. The reference for every block type: bit for bit the `gguf` Python package (0.19).
+void DequantRow(BlockType type, const uint8_t* blocks, size_t n, float* out);
+
+}  // namespace lab

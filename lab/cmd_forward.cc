@@ -50,8 +50,8 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("-n", f.generate, "tokens to generate, greedily (default 0)")->type_name("N");
   app.add_flag("--ignore-eos", f.ignore_eos, "do not stop at the end of text");
   app.add_option("--backend", f.backend, "oracle (float64) or ref (float32 yardstick, default)");
-  app.add_option("--contract", f.contract, "f32");
-  app.add_option("--kv", f.kv, "f32");
+  app.add_option("--contract", f.contract, "the numbers to produce: f32 (default)");
+  app.add_option("--kv", f.kv, "type of the KV cache: f32 (default)");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   auto* trace =
       app.add_option("--trace", f.trace,

@@ -73,10 +73,10 @@ int CmdTokenize(int argc, char** argv) {
                       (jsonl_option->count() > 0) + (tokens_option->count() > 0);
   if (sources != 1)
     Fail(
-        "lab tokenize: give one of --prompt, --prompt-file, --jsonl, --tokens; see 'lab tokenize "
+        "give one of --prompt, --prompt-file, --jsonl, --tokens; see 'lab tokenize "
         "--help'");
   if (decode != (tokens_option->count() > 0) && jsonl.empty())
-    Fail("lab tokenize: --decode goes with --tokens or --jsonl");
+    Fail("--decode goes with --tokens or --jsonl");
 
   const bool json = ParseFormat(format) == Format::jsonl;
   const Gguf gguf(OpenModelBytes(ResolveModel(model_name)));

@@ -1,0 +1,173 @@
+// The real 1.5B model against the golden data. Skipped without the model file; with
+// LAB_REQUIRE_MODEL=1 its absence is a failure.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <sstream>
+
+#include "lab/safetensors.h"
+#include "lab/sha256.h"
+#include "model/tokenizer.h"
+#include "reference/dequant_ref.h"
+#include "tests/golden.h"
+
+namespace lab {
+namespace {
+
+constexpr int kThreads = 2;
+
+class Real : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    std::string why;
+    const std::string path = DefaultModel(&why);
+    if (path == "tiny") return;
+    model_ = std::make_unique<Qwen2>(OpenModel(path));
+    tokenizer_ = std::make_unique<Tokenizer>(*model_->source);
+  }
+  static void TearDownTestSuite() {
+    tokenizer_.reset();
+    model_.reset();
+  }
+  void SetUp() override {
+    if (model_) return;
+    if (std::getenv("LAB_REQUIRE_MODEL"))
+      FAIL() << "the real model is missing; './dev model' fetches it";
+    GTEST_SKIP() << "no real model; './dev model' fetches it";
+  }
+
+  static std::unique_ptr<Qwen2> model_;
+  static std::unique_ptr<Tokenizer> tokenizer_;
+};
+std::unique_ptr<Qwen2> Real::model_;
+std::unique_ptr<Tokenizer> Real::tokenizer_;
+
+TEST_F(Real, EveryTensorHasTheBitsOfTheGgufPackage) {
+  std::ifstream in(GoldenPath("qwen15_dequant.sha256"));
+  size_t compared = 0;
+  for (std::string line; std::getline(in, line); ++compared) {
+    const std::string expected = line.substr(0, 64), name = line.substr(66);
+    const GgufTensor* t = model_->source->FindTensor(name);
+    ASSERT_NE(t, nullptr) << name;
+    std::vector<float> values(t->elements());
+    DequantRow(t->block()->type, t->data, values.size(), values.data());
+    EXPECT_EQ(
+        Sha256({reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)}),
+        expected)
+        << name;
+  }
+  EXPECT_EQ(compared, model_->source->tensors().size());
+}
+
+TEST_F(Real, TokenizerAgreesOnEveryGoldenText) {
+  size_t compared = 0;
+  for (const nlohmann::json& g : ReadJsonLines(GoldenPath("tokenizer.jsonl"))) {
+    const std::string text = g["text"];
+    EXPECT_EQ(tokenizer_->Encode(text), g["tokens"].get<std::vector<int32_t>>()) << text;
+    EXPECT_EQ(tokenizer_->Decode(tokenizer_->Encode(text)), Nfc(text));
+    ++compared;
+  }
+  EXPECT_EQ(compared, 300u);
+}
+
+// Each element within 1e-6 of its token's rms plus one ulp of the float32 golden value.
+void ExpectTensor(const SafetensorsEntry& golden, const BitRecorder<double>& bits, Tap tap,
+                  int layer) {
+  const size_t tokens = golden.shape[0], n = golden.shape[1];
+  for (size_t t = 0; t < tokens; ++t) {
+    const std::vector<double>& ours = bits.values.at({tap, layer, t});
+    ASSERT_EQ(ours.size(), n) << golden.name;
+    const double rms = ComputeStats(ours.data(), n).rms;
+    for (size_t i = 0; i < n; ++i) {
+      const auto expected = static_cast<float>(golden.At(t * n + i));
+      const double ulp = std::nextafter(std::abs(expected), INFINITY) - std::abs(expected);
+      ASSERT_LE(std::abs(ours[i] - expected), 1e-6 * rms + ulp)
+          << golden.name << " token " << t << " channel " << i;
+    }
+  }
+}
+
+TEST_F(Real, OracleMatchesTheGoldenTensors) {
+  const std::vector<int32_t> ids = tokenizer_->Encode("What is 2+2?");
+  EXPECT_EQ(ids, (std::vector<int32_t>{3838, 374, 220, 17, 10, 17, 30}));
+  BitRecorder<double> bits;
+  Forward<double> forward(*model_, RowSet(Backend::oracle, Contract::f32), kThreads, ids.size());
+  forward.Run(ids, &bits);
+
+  const Safetensors golden(GoldenPath("what-is-2+2.safetensors"));
+  size_t compared = 0;
+  for (size_t t = 0; t < Taps().size(); ++t) {
+    const auto tap = static_cast<Tap>(t);
+    const std::string name(InfoOf(tap).name);
+    const bool per_layer = InfoOf(tap).per_layer;
+    const SafetensorsEntry* entry = golden.Find(per_layer ? name + ".L3" : name);
+    if (!entry) continue;
+    ExpectTensor(*entry, bits, tap, per_layer ? 3 : kNoLayer);
+    ++compared;
+  }
+  EXPECT_EQ(compared, golden.entries().size() - 1);
+  const SafetensorsEntry& logits = *golden.Find("logits.last");
+  for (size_t i = 0; i < logits.elements(); ++i)
+    ASSERT_LE(std::abs(forward.logits()[i] - logits.At(i)), 1e-4) << i;
+}
+
+TEST_F(Real, OracleMatchesEveryGoldenStatistic) {
+  for (const char* name : {"what-is-2+2.jsonl", "lower-bound.jsonl"}) {
+    const auto golden = ReadJsonLines(GoldenPath(name));
+    EXPECT_EQ(tokenizer_->Encode(golden[0]["prompt"].get<std::string>()),
+              golden[0]["tokens"].get<std::vector<int32_t>>());
+    ExpectMatchesGolden(RecordRun<double>(*model_, Backend::oracle, golden[0]["tokens"], kThreads),
+                        golden, 1e-6, 1e-4);
+  }
+}
+
+TEST_F(Real, YardstickHasTheSameTopFive) {
+  for (const char* name : {"what-is-2+2.jsonl", "lower-bound.jsonl"}) {
+    const auto golden = ReadJsonLines(GoldenPath(name));
+    const Trace trace = RecordRun<float>(*model_, Backend::ref, golden[0]["tokens"], kThreads);
+    size_t compared = 0;
+    for (const nlohmann::json& g : golden) {
+      if (g["kind"] != "top") continue;
+      const TopRecord& top = trace.tops.at(g["token"]);
+      for (size_t i = 0; i < 5; ++i, ++compared) {
+        EXPECT_EQ(top.ids[i], g["ids"][i].get<int32_t>()) << g;
+        EXPECT_LE(std::abs(top.logits[i] - g["logits"][i].get<double>()), 1e-2) << g;
+      }
+    }
+    EXPECT_EQ(compared, 5 * trace.header.ids.size());
+  }
+}
+
+TEST_F(Real, PrefillEqualsDecodeBitForBit) {
+  const std::vector<int32_t> ids = {3838, 374, 220, 17, 10, 17, 30};
+  const RowSet rows(Backend::oracle, Contract::f32);
+  Forward<double> prefill(*model_, rows, kThreads, ids.size()),
+      decode(*model_, rows, kThreads, ids.size());
+  BitRecorder<double> prefill_bits, decode_bits;
+  prefill.Run(ids, &prefill_bits);
+  for (const int32_t id : ids) decode.Run({&id, 1}, &decode_bits);
+  EXPECT_TRUE(prefill_bits.values == decode_bits.values);
+}
+
+TEST_F(Real, ChatAnswersTheQuestion) {
+  const std::vector<int32_t> prompt = tokenizer_->Encode(ChatMl("What is 2+2?"));
+  Forward<float> forward(*model_, RowSet(Backend::ref, Contract::f32), kThreads,
+                         prompt.size() + 24);
+  forward.Run(prompt, nullptr);
+  std::string answer;
+  for (int i = 0; i < 24; ++i) {
+    const auto logits = forward.logits();
+    const auto id =
+        static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    if (tokenizer_->IsEndOfText(id)) break;
+    answer += tokenizer_->Decode(id);
+    forward.Run({&id, 1}, nullptr);
+  }
+  EXPECT_NE(answer.find('4'), std::string::npos) << answer;
+}
+
+}  // namespace
+}  // namespace lab

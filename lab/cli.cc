@@ -41,8 +41,7 @@ bool ParseArgs(CLI::App& app, int argc, char** argv) {
     PrintOut(app.help());
     return false;
   } catch (const CLI::ParseError& error) {
-    Fail("{}: {}; see '{} --help'", app.get_name(), Explain(app, error, argc, argv),
-         app.get_name());
+    Fail("{}; see '{} --help'", Explain(app, error, argc, argv), app.get_name());
   }
 }
 

@@ -9,6 +9,7 @@
 #include "lab/error.h"
 #include "lab/names.h"
 #include "lab/output.h"
+#include "lab/parallel.h"
 #include "lab/registry.h"
 #include "model/qwen2.h"
 

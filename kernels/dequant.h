@@ -12,6 +12,7 @@ struct DequantArgs {
   T* y;  ///< [w.rows, w.cols], must not overlap w
 
   size_t Items() const { return w.rows; }
+  size_t Work() const { return w.rows * w.cols; }
   DequantArgs Slice(size_t begin, size_t end) const {
     return {w.Rows(begin, end), y + begin * w.cols};
   }

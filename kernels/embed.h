@@ -12,6 +12,7 @@ struct EmbedArgs {
   size_t tokens;
 
   size_t Items() const { return tokens; }
+  size_t Work() const { return tokens * table.cols; }
   EmbedArgs Slice(size_t begin, size_t end) const {
     return {table, ids + begin, y + begin * table.cols, end - begin};
   }

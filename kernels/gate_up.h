@@ -14,6 +14,7 @@ struct GateUpArgs {
   size_t tokens, y_stride;
 
   size_t Items() const { return w_gate.rows; }
+  size_t Work() const { return 2 * tokens * w_gate.rows * w_gate.cols; }
   GateUpArgs Slice(size_t begin, size_t end) const {
     return {w_gate.Rows(begin, end),
             w_up.Rows(begin, end),

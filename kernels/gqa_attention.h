@@ -21,6 +21,7 @@ struct GqaAttentionArgs {
   size_t q_stride, kv_stride, y_stride;
 
   size_t Items() const { return heads; }
+  size_t Work() const { return 2 * tokens * (first_position + tokens) * heads * head_dim; }
   GqaAttentionArgs Slice(size_t begin, size_t end) const {
     GqaAttentionArgs s = *this;
     s.q += begin * head_dim;

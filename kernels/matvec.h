@@ -16,6 +16,7 @@ struct MatvecArgs {
   size_t tokens, y_stride;
 
   size_t Items() const { return w.rows; }
+  size_t Work() const { return tokens * w.rows * w.cols; }
   MatvecArgs Slice(size_t begin, size_t end) const {
     return {w.Rows(begin, end),
             bias ? bias + begin : nullptr,

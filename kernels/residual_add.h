@@ -12,6 +12,7 @@ struct ResidualAddArgs {
   size_t n;
 
   size_t Items() const { return n; }
+  size_t Work() const { return n; }
   ResidualAddArgs Slice(size_t begin, size_t end) const {
     return {a + begin, b + begin, y + begin, end - begin};
   }

@@ -14,6 +14,7 @@ struct RmsNormArgs {
   float eps;
 
   size_t Items() const { return tokens; }
+  size_t Work() const { return 2 * tokens * n; }
   RmsNormArgs Slice(size_t begin, size_t end) const {
     return {x + begin * n, weight, y + begin * n, end - begin, n, eps};
   }

@@ -17,6 +17,7 @@ struct RopeArgs {
   size_t tokens, heads, head_dim, stride;
 
   size_t Items() const { return tokens; }
+  size_t Work() const { return 2 * tokens * heads * head_dim; }
   RopeArgs Slice(size_t begin, size_t end) const {
     const size_t half = head_dim / 2;
     return {x + begin * stride, y + begin * stride,

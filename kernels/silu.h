@@ -11,6 +11,7 @@ struct SiluArgs {
   size_t n;
 
   size_t Items() const { return n; }
+  size_t Work() const { return 8 * n; }
   SiluArgs Slice(size_t begin, size_t end) const { return {x + begin, y + begin, end - begin}; }
 };
 

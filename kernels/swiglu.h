@@ -12,6 +12,7 @@ struct SwigluArgs {
   size_t n;
 
   size_t Items() const { return n; }
+  size_t Work() const { return n; }
   SwigluArgs Slice(size_t begin, size_t end) const {
     return {silu + begin, up + begin, y + begin, end - begin};
   }

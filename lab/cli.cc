@@ -1,7 +1,6 @@
 #include "lab/cli.h"
 
 #include <fcntl.h>
-#include <omp.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -70,10 +69,6 @@ std::string ResolveModel(const std::string& model) {
   const std::string found = DefaultModel(&why);
   fmt::print(stderr, "lab: {}\n", why);
   return found;
-}
-
-int DefaultThreads() {
-  return omp_get_num_procs();
 }
 
 std::vector<int32_t> ParseIds(std::string_view text, size_t vocab) {

@@ -36,9 +36,6 @@ void AddModel(CLI::App& app, std::string& model);
 /// `model`, or the default with one line about it on stderr.
 std::string ResolveModel(const std::string& model);
 
-/// The cores this process may use.
-int DefaultThreads();
-
 /// "1,2,3" as numbers in [0, vocab).
 std::vector<int32_t> ParseIds(std::string_view text, size_t vocab);
 

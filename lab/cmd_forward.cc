@@ -12,6 +12,7 @@
 #include "lab/error.h"
 #include "lab/names.h"
 #include "lab/output.h"
+#include "lab/parallel.h"
 #include "lab/safetensors.h"
 #include "lab/sha256.h"
 #include "lab/trace.h"

@@ -1,11 +1,11 @@
 // lab list: what this build knows.
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "lab/cli.h"
 #include "lab/error.h"
 #include "lab/names.h"
 #include "lab/output.h"
+#include "lab/parallel.h"
 #include "lab/registry.h"
 #include "lab/table.h"
 #include "lab/taps.h"

@@ -65,8 +65,11 @@ int WriteAll(int fd, std::string_view bytes) {
   lab::Fail("{}: cannot {}: {}", where, what, std::strerror(error));
 }
 
-// Where a path leads through symlinks, the last of which may dangle.
+// Where a path leads through symlinks, the last of which may dangle. A device or pipe keeps its
+// name: what /dev/fd/63 leads to has none in the file system.
 std::string ResolveLinks(std::string path) {
+  struct stat st;
+  if (stat(path.c_str(), &st) == 0 && !S_ISREG(st.st_mode)) return path;
   for (int hops = 0; hops < 40; ++hops) {
     char link[PATH_MAX];
     const ssize_t n = readlink(path.c_str(), link, sizeof link);
@@ -102,6 +105,7 @@ OutputFile::OutputFile(const std::string& path) : path_(path), target_(ResolveLi
   }
   struct stat st;
   const bool exists = stat(target_.c_str(), &st) == 0;
+  if (!exists && errno != ENOENT) Fail("open", errno);
   if (exists && S_ISDIR(st.st_mode)) Fail("write", EISDIR);
   if (exists && !S_ISREG(st.st_mode)) {
     fd_ = open(target_.c_str(), O_WRONLY | O_CLOEXEC);

@@ -1,7 +1,6 @@
 #pragma once
 // The table of kernel rows, made from kernels/kernels.def.
-#include <omp.h>
-
+#include <algorithm>
 #include <cassert>
 #include <span>
 #include <string_view>
@@ -17,6 +16,7 @@
 #include "kernels/rope.h"
 #include "kernels/silu.h"
 #include "kernels/swiglu.h"
+#include "lab/parallel.h"
 
 namespace lab {
 
@@ -51,16 +51,22 @@ const Row* FindRow(Op op, Contract contract, Backend backend);
 
 /// Runs a row on args, cut into at most `threads` slices of neighbouring items. Every item is
 /// computed by the same instructions whatever its slice, so the thread count changes no bit.
+///
+/// Args say how many items they have, how to cut themselves, and their Work: multiply-adds,
+/// roughly. Steps too small to pay for waking a thread (some 5 us) run on the caller's.
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));
-  const size_t items = args.Items(), slices = std::min<size_t>(threads, items);
+  constexpr size_t kWorthAThread = 1 << 14;
+  const size_t items = args.Items();
+  const size_t slices =
+      std::min({static_cast<size_t>(threads), items, args.Work() / kWorthAThread + 1});
   if (slices <= 1) return items ? row.run(&args) : void();
-#pragma omp parallel for num_threads(static_cast <int>(slices)) schedule(static, 1)
-  for (size_t s = 0; s < slices; ++s) {
+  ParallelFor(static_cast<int>(slices), [&](int i) {
+    const auto s = static_cast<size_t>(i);
     const Args slice = args.Slice(items * s / slices, items * (s + 1) / slices);
     row.run(&slice);
-  }
+  });
 }
 
 }  // namespace lab

@@ -44,6 +44,13 @@ FileBytes FileBytes::FromMemory(std::string name, std::vector<uint8_t> bytes) {
   return file;
 }
 
+FileBytes FileBytes::Borrow(std::string name, std::span<const uint8_t> bytes) {
+  FileBytes file;
+  file.name_ = std::move(name);
+  file.bytes_ = bytes;
+  return file;
+}
+
 FileBytes::FileBytes(FileBytes&& other) noexcept
     : name_(std::move(other.name_)),
       owned_(std::move(other.owned_)),

@@ -12,6 +12,8 @@ class FileBytes {
   /// Maps `path`. Throws Error when it is missing, unreadable, not a regular file, or empty.
   static FileBytes Map(const std::string& path);
   static FileBytes FromMemory(std::string name, std::vector<uint8_t> bytes);
+  /// Bytes that somebody else owns and keeps.
+  static FileBytes Borrow(std::string name, std::span<const uint8_t> bytes);
 
   FileBytes(FileBytes&& other) noexcept;
   FileBytes& operator=(FileBytes&&) = delete;

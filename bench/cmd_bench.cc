@@ -36,6 +36,7 @@ struct Buffers {
   const Qwen2& model;
   std::vector<T> x, y, z, k, v;
   int32_t id = 0;
+  QuantizedBuffer integers;
 
   explicit Buffers(const Qwen2& m)
       : model(m),
@@ -44,6 +45,16 @@ struct Buffers {
         z(m.config.ffn),
         k(Wave<T>((kPosition + 1) * m.config.kv_dim())),
         v(k) {}
+
+  // x as the integers that a row under q8 or q16 reads with these weights.
+  QuantizedView Integers(const Row& row, const WeightView& w) {
+    const size_t block = ActivationBlock(w.type);
+    if (row.contract == Contract::f32 || block == 0) return {};
+    const auto args = integers.Prepare(x.data(), 1, w.cols, block, row.contract == Contract::q16);
+    const Backend backend = sizeof(T) == sizeof(double) ? Backend::oracle : Backend::ref;
+    RunRow(*FindRow(Op::quantize, row.contract, backend), args, 1);
+    return integers.view();
+  }
 };
 
 // The weights that a dequantisation row is timed on: the first matrix of its type.
@@ -90,17 +101,23 @@ void TimeRow(benchmark::State& state, const Row& row, const Qwen2& model, int th
           RmsNormArgs<T>{b.x.data(), l.attn_norm.data(), b.y.data(), 1, c.hidden, c.rms_eps},
           threads, 2 * c.hidden * value);
     case Op::matvec:
-      return Time(
-          state, row,
-          MatvecArgs<T>{l.attn_q, l.q_bias.data(), b.x.data(), b.y.data(), nullptr, 1, c.q_dim()},
-          threads, l.attn_q.bytes());
+      return Time(state, row,
+                  MatvecArgs<T>{l.attn_q, l.q_bias.data(), b.x.data(), b.Integers(row, l.attn_q),
+                                b.y.data(), nullptr, 1, c.q_dim()},
+                  threads, l.attn_q.bytes());
     case Op::down_proj:
       return Time(state, row,
-                  MatvecArgs<T>{l.ffn_down, nullptr, b.x.data(), b.y.data(), nullptr, 1, c.hidden},
+                  MatvecArgs<T>{l.ffn_down, nullptr, b.x.data(), b.Integers(row, l.ffn_down),
+                                b.y.data(), nullptr, 1, c.hidden},
                   threads, l.ffn_down.bytes());
+    case Op::quantize:
+      return Time(state, row,
+                  b.integers.Prepare(b.x.data(), 1, c.hidden, 256, row.contract == Contract::q16),
+                  threads, c.hidden * value);
     case Op::gate_up:
       return Time(state, row,
-                  GateUpArgs<T>{l.ffn_gate, l.ffn_up, b.x.data(), b.y.data(), b.z.data(), 1, c.ffn},
+                  GateUpArgs<T>{l.ffn_gate, l.ffn_up, b.x.data(), b.Integers(row, l.ffn_gate),
+                                b.Integers(row, l.ffn_up), b.y.data(), b.z.data(), 1, c.ffn},
                   threads, l.ffn_gate.bytes() + l.ffn_up.bytes());
     case Op::rope:
       return Time(state, row,
@@ -109,9 +126,9 @@ void TimeRow(benchmark::State& state, const Row& row, const Qwen2& model, int th
                   threads, 2 * c.q_dim() * value);
     case Op::gqa_attention:
       return Time(state, row,
-                  GqaAttentionArgs<T>{b.x.data(), b.k.data(), b.v.data(), b.y.data(), 1, kPosition,
-                                      c.heads, c.heads / c.kv_heads, c.head_dim, 0, c.q_dim(),
-                                      c.kv_dim(), c.q_dim()},
+                  GqaAttentionArgs<T>{b.x.data(), b.k.data(), b.v.data(), nullptr, nullptr,
+                                      b.y.data(), 1, kPosition, c.heads, c.heads / c.kv_heads,
+                                      c.head_dim, 0, c.q_dim(), c.kv_dim(), c.q_dim()},
                   threads, 2 * b.k.size() * value);
     case Op::residual_add:
       return Time(state, row, ResidualAddArgs<T>{b.x.data(), b.y.data(), b.z.data(), c.hidden},

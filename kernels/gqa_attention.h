@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <cstdint>
 
 namespace lab {
 
@@ -14,7 +15,10 @@ struct GqaAttentionArgs {
   const T*
       k;  ///< [first_position + tokens, kv_heads, head_dim], kv_stride from position to position
   const T* v;  ///< as k
-  T* y;        ///< [tokens, heads, head_dim], y_stride from token to token; overlaps no input
+  const uint16_t*
+      k16;  ///< KV type f16: half floats of the same shape, read instead of k; else null
+  const uint16_t* v16;
+  T* y;  ///< [tokens, heads, head_dim], y_stride from token to token; overlaps no input
   size_t tokens, first_position;
   size_t heads, group, head_dim;  ///< group = heads / kv_heads of the whole op
   size_t first_head;              ///< q and y start at this head (slices); k and v never move

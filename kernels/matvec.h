@@ -1,5 +1,5 @@
 #pragma once
-#include "kernels/block_types.h"
+#include "kernels/quantize.h"
 
 namespace lab {
 
@@ -11,20 +11,22 @@ struct MatvecArgs {
   WeightView w;       ///< [rows, cols], any block type
   const float* bias;  ///< [rows], or null
   const T* x;         ///< [tokens, cols]
-  T* y;               ///< [tokens, rows] with y_stride values from token to token; not x
-  T* y_before_bias;   ///< like y, the sum alone, from the same arithmetic; or null
+  /// x as integers, for contracts q8 and q16 with a quantised weight type: block is
+  /// ActivationBlock(w.type), and sum_c runs over w[r, c] scale q; x is then not read. Else empty.
+  QuantizedView xq;
+  T* y;              ///< [tokens, rows] with y_stride values from token to token; not x
+  T* y_before_bias;  ///< like y, the sum alone, from the same arithmetic; or null
   size_t tokens, y_stride;
 
   size_t Items() const { return w.rows; }
   size_t Work() const { return tokens * w.rows * w.cols; }
   MatvecArgs Slice(size_t begin, size_t end) const {
-    return {w.Rows(begin, end),
-            bias ? bias + begin : nullptr,
-            x,
-            y + begin,
-            y_before_bias ? y_before_bias + begin : nullptr,
-            tokens,
-            y_stride};
+    MatvecArgs s = *this;
+    s.w = w.Rows(begin, end);
+    s.y += begin;
+    if (bias) s.bias += begin;
+    if (y_before_bias) s.y_before_bias += begin;
+    return s;
   }
 };
 

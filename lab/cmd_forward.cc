@@ -26,7 +26,7 @@ struct Flags {
   std::string model, prompt = "What is 2+2?", prompt_file, tokens;
   bool chat = false, ignore_eos = false;
   size_t generate = 0;
-  std::string backend = "ref", contract = "f32", kv = "f32";
+  std::string backend = "ref", contract = "f32", kv;
   int threads = DefaultThreads();
   std::string trace, dump, taps, format;
   size_t top = 5;
@@ -51,8 +51,10 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("-n", f.generate, "tokens to generate, greedily (default 0)")->type_name("N");
   app.add_flag("--ignore-eos", f.ignore_eos, "do not stop at the end of text");
   app.add_option("--backend", f.backend, "oracle (float64) or ref (float32 yardstick, default)");
-  app.add_option("--contract", f.contract, "the numbers to produce: f32 (default)");
-  app.add_option("--kv", f.kv, "type of the KV cache: f32 (default)");
+  app.add_option(
+      "--contract", f.contract,
+      "which numbers to produce: f32 (default), q8 or q16 (activations rounded to integers)");
+  app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   auto* trace =
       app.add_option("--trace", f.trace,
@@ -154,7 +156,8 @@ TraceHeader MakeHeader(const Flags& f, const Qwen2& model, const RowSet& rows) {
   h.contract = NameOf(rows.contract());
   h.kv_type = f.kv;
   h.backend = NameOf(rows.backend());
-  for (const Op op : ForwardOps()) h.rows.emplace_back(NameOf(op), rows[op].function);
+  for (const Op op : ForwardOps(rows.contract()))
+    h.rows.emplace_back(NameOf(op), rows[op].function);
   h.threads = f.threads;
   h.command_line = f.argv;
   return h;
@@ -165,12 +168,12 @@ template <class T>
 class Run {
  public:
   Run(const Flags& flags, const Qwen2& model, const Tokenizer* tokenizer,
-      std::vector<int32_t> prompt, const RowSet& rows)
+      std::vector<int32_t> prompt, const RowSet& rows, KvType kv)
       : f_(flags),
         model_(model),
         tokenizer_(tokenizer),
         prompt_(std::move(prompt)),
-        forward_(model, rows, flags.threads,
+        forward_(model, rows, kv, flags.threads,
                  prompt_.size() + std::max<size_t>(flags.generate, 1) - 1) {
     trace_.header = MakeHeader(flags, model, rows);
     std::vector<std::string> globs = CLI::detail::split(flags.taps, ',');
@@ -290,7 +293,9 @@ int CmdForward(int argc, char** argv) {
   if (!ParseFlags(argc, argv, f)) return kPass;
   const Backend backend = ParseBackend(f.backend, "--backend");
   const RowSet rows(backend, ParseContract(f.contract, "--contract"));
-  if (f.kv != "f32") Fail("--kv: unknown value '{}'; known: f32", Printable(f.kv));
+  constexpr std::string_view kKvNames[] = {"f32", "f16"};
+  if (f.kv.empty()) f.kv = kKvNames[static_cast<size_t>(DefaultKv(rows.contract()))];
+  const auto kv = static_cast<KvType>(IndexOfName(kKvNames, f.kv, "--kv"));
   if (f.threads < 1 || f.threads > 1024) Fail("--threads: {} is outside 1 to 1024", f.threads);
   ParseFormat(f.format);
 
@@ -304,8 +309,8 @@ int CmdForward(int argc, char** argv) {
     Fail("{} prompt tokens and {} to generate do not fit the context of {} tokens of this model",
          prompt.size(), f.generate, longest);
   if (backend == Backend::oracle)
-    return Run<double>(f, model, tokenizer.get(), std::move(prompt), rows).Execute();
-  return Run<float>(f, model, tokenizer.get(), std::move(prompt), rows).Execute();
+    return Run<double>(f, model, tokenizer.get(), std::move(prompt), rows, kv).Execute();
+  return Run<float>(f, model, tokenizer.get(), std::move(prompt), rows, kv).Execute();
 }
 
 }  // namespace lab

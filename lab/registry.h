@@ -11,6 +11,7 @@
 #include "kernels/gate_up.h"
 #include "kernels/gqa_attention.h"
 #include "kernels/matvec.h"
+#include "kernels/quantize.h"
 #include "kernels/residual_add.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"

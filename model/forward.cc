@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/half.h"
 #include "lab/error.h"
 
 namespace lab {
@@ -14,10 +15,6 @@ constexpr size_t kBatch = 256;
 // The logits of a traced prefill come in smaller batches: 152 k values for each token.
 constexpr size_t kLmHeadBatch = 16;
 
-constexpr Op kForwardOps[] = {Op::embed,         Op::rms_norm, Op::matvec,       Op::rope,
-                              Op::gqa_attention, Op::gate_up,  Op::residual_add, Op::silu,
-                              Op::swiglu,        Op::down_proj};
-
 template <class T>
 void Show(TapSink<T>* sink, const TapView<T>& view) {
   if (sink && sink->Wants(view.tap, view.layer)) sink->OnTap(view);
@@ -25,14 +22,18 @@ void Show(TapSink<T>* sink, const TapView<T>& view) {
 
 }  // namespace
 
-std::span<const Op> ForwardOps() {
-  return kForwardOps;
+std::vector<Op> ForwardOps(Contract contract) {
+  std::vector<Op> ops = {Op::embed,   Op::rms_norm,     Op::matvec, Op::rope,   Op::gqa_attention,
+                         Op::gate_up, Op::residual_add, Op::silu,   Op::swiglu, Op::down_proj};
+  if (contract != Contract::f32) ops.push_back(Op::quantize);
+  return ops;
 }
 
 RowSet::RowSet(Backend backend, Contract contract)
     : backend_(backend), contract_(contract), rows_(Rows().size()) {
-  for (const Op op : ForwardOps()) {
-    const Row* row = FindRow(op, contract, backend);
+  for (const Op op : ForwardOps(contract)) {
+    const bool knows_contract = FindRow(op, contract, Backend::oracle) != nullptr;
+    const Row* row = FindRow(op, knows_contract ? contract : Contract::f32, backend);
     if (!row || !row->run)
       Fail(
           "--backend {} --contract {}: op {} has no such row{}; 'lab list kernels' shows what "
@@ -43,12 +44,8 @@ RowSet::RowSet(Backend backend, Contract contract)
 }
 
 template <class T>
-Forward<T>::Forward(const Qwen2& model, RowSet rows, int threads, size_t capacity)
-    : model_(model),
-      config_(model.config),
-      rows_(std::move(rows)),
-      threads_(threads),
-      capacity_(capacity) {
+Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity)
+    : model_(model), config_(model.config), rows_(std::move(rows)), threads_(threads), kv_(kv) {
   const size_t batch = std::min(capacity, kBatch), half = config_.head_dim / 2;
   for (size_t i = 0; i < half; ++i)
     inverse_frequency_.push_back(
@@ -60,8 +57,14 @@ Forward<T>::Forward(const Qwen2& model, RowSet rows, int threads, size_t capacit
   qkv_.resize(batch * config_.qkv_dim());
   attn_ctx_.resize(batch * config_.q_dim());
   for (auto* v : {&gate_, &up_}) v->resize(batch * config_.ffn);
-  for (auto* cache : {&k_cache_, &v_cache_})
-    cache->assign(config_.layers, std::vector<T>(capacity * config_.kv_dim()));
+  const size_t cached = capacity * config_.kv_dim();
+  if (kv_ == KvType::f16) {
+    for (auto* cache : {&k_half_, &v_half_})
+      cache->assign(config_.layers, std::vector<uint16_t>(cached));
+  } else {
+    for (auto* cache : {&k_cache_, &v_cache_})
+      cache->assign(config_.layers, std::vector<T>(cached));
+  }
 }
 
 template <class T>
@@ -110,9 +113,10 @@ void Forward<T>::Attention(size_t layer, size_t tokens, TapSink<T>* sink) {
     qkv_before_bias_.resize(qkv_.size());
     before = qkv_before_bias_.data();
   }
+  const DotInput input = MakeDotInput(norm_.data(), hidden, tokens, {w.attn_q, w.attn_k, w.attn_v});
   const auto project = [&](const WeightView& weight, const std::vector<float>& bias,
                            size_t column) {
-    Matvec(Op::matvec, weight, bias.data(), norm_.data(), qkv_.data() + column, tokens, stride,
+    Matvec(Op::matvec, weight, bias.data(), input, qkv_.data() + column, tokens, stride,
            before ? before + column : nullptr);
   };
   project(w.attn_q, w.q_bias, 0);
@@ -133,17 +137,30 @@ void Forward<T>::Attention(size_t layer, size_t tokens, TapSink<T>* sink) {
        RopeArgs<T>{k, k, cos_.data(), sin_.data(), tokens, c.kv_heads, c.head_dim, stride});
   show(Tap::q_rope, q, q_dim, stride);
   show(Tap::k_rope, k, kv_dim, stride);
-  for (size_t t = 0; t < tokens; ++t) {
-    std::copy_n(k + t * stride, kv_dim, &k_cache_[layer][(position_ + t) * kv_dim]);
-    std::copy_n(v + t * stride, kv_dim, &v_cache_[layer][(position_ + t) * kv_dim]);
-  }
+  StoreKv(layer, tokens);
 
-  Step(Op::gqa_attention,
-       GqaAttentionArgs<T>{q, k_cache_[layer].data(), v_cache_[layer].data(), attn_ctx_.data(),
-                           tokens, position_, c.heads, c.heads / c.kv_heads, c.head_dim, 0, stride,
-                           kv_dim, q_dim});
+  GqaAttentionArgs<T> attention = {};
+  attention.q = q;
+  if (kv_ == KvType::f16) {
+    attention.k16 = k_half_[layer].data();
+    attention.v16 = v_half_[layer].data();
+  } else {
+    attention.k = k_cache_[layer].data();
+    attention.v = v_cache_[layer].data();
+  }
+  attention.y = attn_ctx_.data();
+  attention.tokens = tokens;
+  attention.first_position = position_;
+  attention.heads = c.heads;
+  attention.group = c.heads / c.kv_heads;
+  attention.head_dim = c.head_dim;
+  attention.q_stride = stride;
+  attention.kv_stride = kv_dim;
+  attention.y_stride = q_dim;
+  Step(Op::gqa_attention, attention);
   show(Tap::attn_ctx, attn_ctx_.data(), q_dim, q_dim);
-  Matvec(Op::matvec, w.attn_output, nullptr, attn_ctx_.data(), projected_.data(), tokens, hidden);
+  const DotInput context = MakeDotInput(attn_ctx_.data(), q_dim, tokens, {w.attn_output});
+  Matvec(Op::matvec, w.attn_output, nullptr, context, projected_.data(), tokens, hidden);
   show(Tap::attn_out, projected_.data(), hidden, hidden);
   Step(Op::residual_add,
        ResidualAddArgs<T>{residual_.data(), projected_.data(), residual_.data(), tokens * hidden});
@@ -161,15 +178,17 @@ void Forward<T>::FeedForward(size_t layer, size_t tokens, TapSink<T>* sink) {
 
   Norm(residual_.data(), w.ffn_norm, norm_.data(), tokens);
   show(Tap::ffn_norm, norm_, hidden);
-  Step(Op::gate_up,
-       GateUpArgs<T>{w.ffn_gate, w.ffn_up, norm_.data(), gate_.data(), up_.data(), tokens, ffn});
+  const DotInput input = MakeDotInput(norm_.data(), hidden, tokens, {w.ffn_gate, w.ffn_up});
+  Step(Op::gate_up, GateUpArgs<T>{w.ffn_gate, w.ffn_up, input.x, input.For(w.ffn_gate),
+                                  input.For(w.ffn_up), gate_.data(), up_.data(), tokens, ffn});
   show(Tap::ffn_gate, gate_, ffn);
   show(Tap::ffn_up, up_, ffn);
   Step(Op::silu, SiluArgs<T>{gate_.data(), gate_.data(), tokens * ffn});
   show(Tap::ffn_silu, gate_, ffn);
   Step(Op::swiglu, SwigluArgs<T>{gate_.data(), up_.data(), gate_.data(), tokens * ffn});
   show(Tap::ffn_swiglu, gate_, ffn);
-  Matvec(Op::down_proj, w.ffn_down, nullptr, gate_.data(), projected_.data(), tokens, hidden);
+  const DotInput swiglu = MakeDotInput(gate_.data(), ffn, tokens, {w.ffn_down});
+  Matvec(Op::down_proj, w.ffn_down, nullptr, swiglu, projected_.data(), tokens, hidden);
   show(Tap::ffn_out, projected_, hidden);
   Step(Op::residual_add,
        ResidualAddArgs<T>{residual_.data(), projected_.data(), residual_.data(), tokens * hidden});
@@ -185,8 +204,9 @@ void Forward<T>::LmHead(size_t tokens, TapSink<T>* sink) {
   for (size_t first = all ? 0 : tokens - 1; first < tokens; first += n) {
     n = std::min(kLmHeadBatch, tokens - first);
     logits_.resize(std::max(logits_.size(), n * vocab));
-    Matvec(Op::matvec, model_.output, nullptr, &norm_[first * config_.hidden], logits_.data(), n,
-           vocab);
+    const DotInput input =
+        MakeDotInput(&norm_[first * config_.hidden], config_.hidden, n, {model_.output});
+    Matvec(Op::matvec, model_.output, nullptr, input, logits_.data(), n, vocab);
     Show<T>(sink, {Tap::lm_head, kNoLayer, position_ + first, n, vocab, vocab, logits_.data()});
   }
   last_logits_ = std::span<const T>(logits_).subspan((n - 1) * vocab, vocab);
@@ -206,10 +226,52 @@ void Forward<T>::FillAngles(size_t tokens) {
   }
 }
 
+// Copies k and v of the batch into the cache.
 template <class T>
-void Forward<T>::Matvec(Op op, const WeightView& w, const float* bias, const T* x, T* y,
+void Forward<T>::StoreKv(size_t layer, size_t tokens) {
+  const size_t kv_dim = config_.kv_dim(), stride = config_.qkv_dim();
+  const T* k = qkv_.data() + config_.q_dim();
+  const T* v = k + kv_dim;
+  const auto to_half = [](T x) { return FloatToHalf(static_cast<float>(x)); };
+  for (size_t t = 0; t < tokens; ++t) {
+    const size_t at = (position_ + t) * kv_dim;
+    if (kv_ == KvType::f16) {
+      std::transform(k + t * stride, k + t * stride + kv_dim, &k_half_[layer][at], to_half);
+      std::transform(v + t * stride, v + t * stride + kv_dim, &v_half_[layer][at], to_half);
+    } else {
+      std::copy_n(k + t * stride, kv_dim, &k_cache_[layer][at]);
+      std::copy_n(v + t * stride, kv_dim, &v_cache_[layer][at]);
+    }
+  }
+}
+
+// Integers in every block length that these weights ask for.
+template <class T>
+typename Forward<T>::DotInput Forward<T>::MakeDotInput(const T* x, size_t n, size_t tokens,
+                                                       std::initializer_list<WeightView> weights) {
+  DotInput in = {x, {}, {}};
+  if (rows_.contract() == Contract::f32) return in;
+  for (const WeightView& w : weights) {
+    const size_t block = ActivationBlock(w.type);
+    QuantizedView& view = block == 32 ? in.by_32 : in.by_256;
+    if (block == 0 || view.hi) continue;
+    QuantizedBuffer& buffer = block == 32 ? by_32_ : by_256_;
+    Step(Op::quantize, buffer.Prepare(x, tokens, n, block, rows_.contract() == Contract::q16));
+    view = buffer.view();
+  }
+  return in;
+}
+
+template <class T>
+QuantizedView Forward<T>::DotInput::For(const WeightView& w) const {
+  const size_t block = ActivationBlock(w.type);
+  return block == 0 ? QuantizedView{} : block == 32 ? by_32 : by_256;
+}
+
+template <class T>
+void Forward<T>::Matvec(Op op, const WeightView& w, const float* bias, const DotInput& in, T* y,
                         size_t tokens, size_t y_stride, T* y_before_bias) {
-  Step(op, MatvecArgs<T>{w, bias, x, y, y_before_bias, tokens, y_stride});
+  Step(op, MatvecArgs<T>{w, bias, in.x, in.For(w), y, y_before_bias, tokens, y_stride});
 }
 
 template <class T>

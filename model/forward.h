@@ -1,6 +1,7 @@
 #pragma once
 // The forward pass of qwen2: the only sequence of steps. Every step is one op of kernels.def run by
 // the row of the chosen backend; taps are shown to a TapSink between the steps.
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -13,7 +14,8 @@ namespace lab {
 /// The rows that a pass runs, one for each op.
 class RowSet {
  public:
-  /// Throws Error that names the first op for which the backend has no row under the contract.
+  /// Ops that know no difference between contracts run their f32 row. Throws Error that names the
+  /// first op for which the backend has no row under the contract.
   RowSet(Backend backend, Contract contract);
   const Row& operator[](Op op) const { return *rows_[static_cast<size_t>(op)]; }
   Backend backend() const { return backend_; }
@@ -25,16 +27,25 @@ class RowSet {
   std::vector<const Row*> rows_;  // by Op
 };
 
-/// The ops that a pass runs (dequantisation alone is checked, but no step of its own).
-std::span<const Op> ForwardOps();
+/// The ops that a pass under that contract runs (dequantisation is checked, but no step of its
+/// own).
+std::vector<Op> ForwardOps(Contract contract);
+
+/// What the KV cache keeps: the values as computed, or half floats (each value rounded to float,
+/// then to half). Part of the contract: f16 for q8, f32 for the others unless asked otherwise.
+enum class KvType { f32, f16 };
+constexpr KvType DefaultKv(Contract contract) {
+  return contract == Contract::q8 ? KvType::f16 : KvType::f32;
+}
 
 /// T is the element type of activations and KV cache: double for the oracle, float otherwise.
 template <class T>
 class Forward {
  public:
   /// A pass over at most `capacity` positions. Memory: the KV cache, 2 * layers * kv_dim * capacity
-  /// values, and activations for one batch of tokens. `model` must outlive it.
-  Forward(const Qwen2& model, RowSet rows, int threads, size_t capacity);
+  /// values (T, or 2 bytes each under f16), and activations for one batch of tokens. `model` must
+  /// outlive it.
+  Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity);
 
   /// Runs tokens at the next positions: prefill of many, decode of one; the bits are the same
   /// either way. Shows the taps that `sink` (may be null) wants. Without a sink that wants lm_head,
@@ -52,8 +63,18 @@ class Forward {
   void FeedForward(size_t layer, size_t tokens, TapSink<T>* sink);
   void LmHead(size_t tokens, TapSink<T>* sink);
   void FillAngles(size_t tokens);
-  void Matvec(Op op, const WeightView& w, const float* bias, const T* x, T* y, size_t tokens,
-              size_t y_stride, T* y_before_bias = nullptr);
+  void StoreKv(size_t layer, size_t tokens);
+  /// Activations as the matvecs read them: float, and under q8 and q16 as integers. Valid until the
+  /// next one is made.
+  struct DotInput {
+    const T* x;
+    QuantizedView by_256, by_32;
+    QuantizedView For(const WeightView& w) const;
+  };
+  DotInput MakeDotInput(const T* x, size_t n, size_t tokens,
+                        std::initializer_list<WeightView> weights);
+  void Matvec(Op op, const WeightView& w, const float* bias, const DotInput& in, T* y,
+              size_t tokens, size_t y_stride, T* y_before_bias = nullptr);
   void Norm(const T* x, const std::vector<float>& weight, T* y, size_t tokens);
   template <class Args>
   void Step(Op op, const Args& args) {
@@ -64,15 +85,18 @@ class Forward {
   const Qwen2Config& config_;
   RowSet rows_;
   int threads_;
-  size_t capacity_, position_ = 0;
+  KvType kv_;
+  size_t position_ = 0;
   std::vector<double> inverse_frequency_;          // [head_dim / 2]
   std::vector<T> cos_, sin_;                       // [batch, head_dim / 2]
   std::vector<T> residual_, norm_, projected_;     // [batch, hidden]
   std::vector<T> qkv_, qkv_before_bias_;           // [batch, qkv_dim]
   std::vector<T> attn_ctx_;                        // [batch, q_dim]
   std::vector<T> gate_, up_;                       // [batch, ffn]
-  std::vector<std::vector<T>> k_cache_, v_cache_;  // [layer][capacity, kv_dim]
-  std::vector<T> logits_;                          // [lm_head batch, vocab]
+  std::vector<std::vector<T>> k_cache_, v_cache_;  // [layer][capacity, kv_dim]; empty under f16
+  std::vector<std::vector<uint16_t>> k_half_, v_half_;  // the same as half floats; empty under f32
+  QuantizedBuffer by_256_, by_32_;
+  std::vector<T> logits_;  // [lm_head batch, vocab]
   std::span<const T> last_logits_;
 };
 

@@ -6,8 +6,8 @@ namespace {
 
 template <class T>
 void GateUp(const GateUpArgs<T>& a) {
-  MatvecRows(a.w_gate, a.x, a.tokens, a.gate, a.y_stride);
-  MatvecRows(a.w_up, a.x, a.tokens, a.up, a.y_stride);
+  MatvecRows(a.w_gate, a.x, a.xq_gate, a.tokens, a.gate, a.y_stride);
+  MatvecRows(a.w_up, a.x, a.xq_up, a.tokens, a.up, a.y_stride);
 }
 
 }  // namespace

@@ -3,23 +3,30 @@
 #include <vector>
 
 #include "kernels/gqa_attention.h"
+#include "reference/dequant_ref.h"
 
 namespace lab {
 namespace {
+
+template <class T>
+T Load(const T* full, const uint16_t* half, size_t i) {
+  return half ? static_cast<T>(HalfToFloat(half[i])) : full[i];
+}
 
 template <class T>
 void AttendOneHead(const GqaAttentionArgs<T>& a, size_t t, size_t h, std::vector<T>& p) {
   const size_t n = a.first_position + t + 1;
   const size_t kv_head = (a.first_head + h) / a.group;
   const T* q = a.q + t * a.q_stride + h * a.head_dim;
-  const T* k = a.k + kv_head * a.head_dim;
-  const T* v = a.v + kv_head * a.head_dim;
+  const size_t offset = kv_head * a.head_dim;
+  const auto k = [&](size_t j, size_t i) { return Load(a.k, a.k16, j * a.kv_stride + offset + i); };
+  const auto v = [&](size_t j, size_t i) { return Load(a.v, a.v16, j * a.kv_stride + offset + i); };
   T* y = a.y + t * a.y_stride + h * a.head_dim;
 
   const T root = std::sqrt(static_cast<T>(a.head_dim));
   for (size_t j = 0; j < n; ++j) {
     T dot = 0;
-    for (size_t i = 0; i < a.head_dim; ++i) dot += q[i] * k[j * a.kv_stride + i];
+    for (size_t i = 0; i < a.head_dim; ++i) dot += q[i] * k(j, i);
     p[j] = dot / root;
   }
   // Subtracting the largest score changes nothing in exact arithmetic and keeps exp in range.
@@ -28,7 +35,7 @@ void AttendOneHead(const GqaAttentionArgs<T>& a, size_t t, size_t h, std::vector
   for (size_t j = 0; j < n; ++j) sum += p[j] = std::exp(p[j] - largest);
   std::fill_n(y, a.head_dim, T{0});
   for (size_t j = 0; j < n; ++j)
-    for (size_t i = 0; i < a.head_dim; ++i) y[i] += p[j] / sum * v[j * a.kv_stride + i];
+    for (size_t i = 0; i < a.head_dim; ++i) y[i] += p[j] / sum * v(j, i);
 }
 
 template <class T>

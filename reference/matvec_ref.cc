@@ -7,7 +7,7 @@ namespace {
 
 template <class T>
 void Matvec(const MatvecArgs<T>& a) {
-  MatvecRows(a.w, a.x, a.tokens, a.y, a.y_stride);
+  MatvecRows(a.w, a.x, a.xq, a.tokens, a.y, a.y_stride);
   for (size_t t = 0; t < a.tokens; ++t) {
     for (size_t r = 0; r < a.w.rows; ++r) {
       T& y = a.y[t * a.y_stride + r];

@@ -2,7 +2,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "kernels/block_types.h"
+#include "kernels/quantize.h"
 #include "reference/dequant_ref.h"
 
 namespace lab {
@@ -28,9 +28,22 @@ void DotAllTokens(const float* w, const T* x, size_t cols, size_t tokens, T* y, 
   }
 }
 
-/// y[t, r] = sum_c w[r, c] x[t, c]; each weight is unpacked once.
+/// The activations that integers stand for: scale * q.
 template <class T>
-void MatvecRows(const WeightView& w, const T* x, size_t tokens, T* y, size_t y_stride) {
+std::vector<T> Reconstruct(const QuantizedView& xq, size_t tokens) {
+  std::vector<T> x(tokens * xq.n);
+  for (size_t i = 0; i < x.size(); ++i)
+    x[i] = static_cast<T>(xq.scale[i / xq.block]) * static_cast<T>(xq.Integer(i));
+  return x;
+}
+
+/// y[t, r] = sum_c w[r, c] x[t, c], x taken from xq if that is not empty. Each weight is unpacked
+/// once.
+template <class T>
+void MatvecRows(const WeightView& w, const T* x, const QuantizedView& xq, size_t tokens, T* y,
+                size_t y_stride) {
+  std::vector<T> reconstructed;
+  if (xq.hi) x = (reconstructed = Reconstruct<T>(xq, tokens)).data();
   std::vector<float> row(w.cols);
   for (size_t r = 0; r < w.rows; ++r) {
     DequantRow(w.type, w.row(r), w.cols, row.data());

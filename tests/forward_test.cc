@@ -24,7 +24,7 @@ std::vector<int32_t> SomeIds(size_t n) {
 template <class T>
 Forward<T> MakeForward(size_t capacity, int threads = 1) {
   return Forward<T>(Tiny(), RowSet(sizeof(T) == 8 ? Backend::oracle : Backend::ref, Contract::f32),
-                    threads, capacity);
+                    KvType::f32, threads, capacity);
 }
 
 template <class T>

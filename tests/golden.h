@@ -28,11 +28,12 @@ inline std::vector<nlohmann::json> ReadJsonLines(const std::string& path) {
 
 /// Runs ids in one go and records every tap, token and the top 10.
 template <class T>
-Trace RecordRun(const Qwen2& model, Backend backend, const std::vector<int32_t>& ids, int threads) {
+Trace RecordRun(const Qwen2& model, Backend backend, const std::vector<int32_t>& ids, int threads,
+                Contract contract = Contract::f32) {
   Trace trace;
   trace.header.ids = ids;
   TraceRecorder<T> recorder(trace, TapFilter({}, model.config.layers), 10);
-  Forward<T> forward(model, RowSet(backend, Contract::f32), threads, ids.size());
+  Forward<T> forward(model, RowSet(backend, contract), DefaultKv(contract), threads, ids.size());
   forward.Run(ids, &recorder);
   return trace;
 }

@@ -1,8 +1,12 @@
 // lab bench: every kernel row on the shapes and weights of one model layer, timed by Google
 // Benchmark.
 #include <benchmark/benchmark.h>
+#include <poll.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iostream>
 #include <memory>
 
 #include "lab/cli.h"
@@ -142,10 +146,19 @@ void TimeRow(benchmark::State& state, const Row& row, const Qwen2& model, int th
   }
 }
 
+// Google Benchmark writes through std::cout, which forgets why a write failed.
+[[noreturn]] void ThrowStdoutError() {
+  pollfd out = {STDOUT_FILENO, POLLOUT, 0};
+  if (poll(&out, 1, 0) == 1 && (out.revents & POLLERR)) throw Error(kClosedPipe, "");
+  Fail("standard output: cannot write");
+}
+
 }  // namespace
 
 int CmdBench(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);  // takes the --benchmark_* flags out of argv
+  const auto is_help = [](std::string_view arg) { return arg == "--help" || arg == "-h"; };
+  if (std::none_of(argv, argv + argc, is_help))
+    benchmark::Initialize(&argc, argv);  // takes the --benchmark_* flags out of argv
   std::string model_name, backend = "ref";
   int threads = DefaultThreads();
   CLI::App app(
@@ -159,7 +172,7 @@ int CmdBench(int argc, char** argv) {
   app.footer("Example:\n  lab bench --benchmark_filter=gate_up");
   if (!ParseArgs(app, argc, argv)) return kPass;
   const Backend wanted = ParseBackend(backend, "--backend");
-  if (threads < 1 || threads > 1024) Fail("--threads: {} is outside 1 to 1024", threads);
+  CheckThreads(threads);
 
   const Qwen2 model = OpenModel(ResolveModel(model_name));
   size_t registered = 0;
@@ -178,7 +191,10 @@ int CmdBench(int argc, char** argv) {
   }
   if (registered == 0)
     throw Error(kNotComparable, fmt::format("--backend {}: no row of it is built", backend));
-  benchmark::RunSpecifiedBenchmarks();
+  const size_t run = benchmark::RunSpecifiedBenchmarks();
+  std::cout.flush();
+  if (!std::cout) ThrowStdoutError();
+  if (run == 0) throw Error(kNotComparable, "--benchmark_filter selects no row");
   return kPass;
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -30,11 +31,23 @@ std::string Explain(const CLI::App& app, const CLI::ParseError& error, int argc,
   return Printable(error.what(), 200);
 }
 
+// A value that the shell expanded to nothing would pass for an absent one.
+void RefuseEmptyValues(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_name();
+    const std::vector<std::string>& values = option->results();
+    if (option->get_expected_min() > 0 && name != "--prompt" &&
+        std::find(values.begin(), values.end(), "") != values.end())
+      Fail("{}: {}: the value is empty", app.get_name(), name);
+  }
+}
+
 }  // namespace
 
 bool ParseArgs(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
+    RefuseEmptyValues(app);
     return true;
   } catch (const CLI::CallForHelp&) {
     PrintOut(app.help());
@@ -67,7 +80,7 @@ std::string ResolveModel(const std::string& model) {
   if (!model.empty()) return model;
   std::string why;
   const std::string found = DefaultModel(&why);
-  fmt::print(stderr, "lab: {}\n", why);
+  PrintErr(fmt::format("lab: {}\n", why));
   return found;
 }
 
@@ -87,6 +100,10 @@ std::vector<int32_t> ParseIds(std::string_view text, size_t vocab) {
     at = comma + 1;
   }
   return ids;
+}
+
+void CheckThreads(int threads) {
+  if (threads < 1 || threads > 1024) Fail("--threads: {} is outside 1 to 1024", threads);
 }
 
 std::string ReadText(const std::string& path) {

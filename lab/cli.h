@@ -21,6 +21,8 @@ int CmdInspect(int argc, char** argv);
 int CmdList(int argc, char** argv);
 int CmdSynth(int argc, char** argv);
 int CmdBench(int argc, char** argv);
+int CmdCapture(int argc, char** argv);
+int CmdCheck(int argc, char** argv);
 
 /// Parses argv. False: --help was asked for and has been printed. Throws Error (exit 2) with the
 /// nearest spelling for an unknown flag.
@@ -38,6 +40,9 @@ std::string ResolveModel(const std::string& model);
 
 /// "1,2,3" as numbers in [0, vocab).
 std::vector<int32_t> ParseIds(std::string_view text, size_t vocab);
+
+/// Throws Error when --threads is outside 1 to 1024.
+void CheckThreads(int threads);
 
 /// The whole file as text; "-" is standard input. Throws Error.
 std::string ReadText(const std::string& path);

@@ -15,6 +15,7 @@
 #include "lab/parallel.h"
 #include "lab/safetensors.h"
 #include "lab/sha256.h"
+#include "lab/simd_target.h"
 #include "lab/trace.h"
 #include "model/forward.h"
 #include "model/tokenizer.h"
@@ -26,13 +27,18 @@ struct Flags {
   std::string model, prompt = "What is 2+2?", prompt_file, tokens;
   bool chat = false, ignore_eos = false;
   size_t generate = 0;
-  std::string backend = "ref", contract = "f32", kv;
+  std::string backend, contract, kv, target;
   int threads = DefaultThreads();
   std::string trace, dump, taps, format;
   size_t top = 5;
   bool tracing = false;
   std::vector<std::string> argv;
 };
+
+// CLI11 takes -1 for the largest unsigned number.
+std::string NotNegative(const std::string& value) {
+  return value.starts_with('-') ? fmt::format("cannot be {}", Printable(value)) : "";
+}
 
 // Returns false when --help was asked for.
 bool ParseFlags(int argc, char** argv, Flags& f) {
@@ -48,13 +54,18 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   auto* chat = app.add_flag("--chat", f.chat, "wrap the text as a user turn in ChatML");
   app.add_option("--tokens", f.tokens, "token ids instead of text: 3838,374,220")
       ->excludes(prompt, file, chat);
-  app.add_option("-n", f.generate, "tokens to generate, greedily (default 0)")->type_name("N");
+  app.add_option("-n", f.generate, "tokens to generate, greedily (default 0)")
+      ->type_name("N")
+      ->check(NotNegative);
   app.add_flag("--ignore-eos", f.ignore_eos, "do not stop at the end of text");
-  app.add_option("--backend", f.backend, "oracle (float64) or ref (float32 yardstick, default)");
+  app.add_option("--backend", f.backend,
+                 "oracle (float64), ref (float32 yardstick), hwy (SIMD);\ndefault hwy where it is "
+                 "complete, else ref");
   app.add_option(
       "--contract", f.contract,
-      "which numbers to produce: f32 (default), q8 or q16 (activations rounded to integers)");
+      "which numbers to produce: f32 (default), q8 or q16 (activations\nrounded to integers)");
   app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32");
+  app.add_option("--target", f.target, "SIMD target of the hwy rows (default: the best here)");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   auto* trace =
       app.add_option("--trace", f.trace,
@@ -64,7 +75,9 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
           ->type_name("[=FILE]");
   app.add_option("--taps", f.taps, "only these: globs such as ffn_*,L03.*")->type_name("GLOB,...");
   app.add_option("--dump", f.dump, "full tensors of the taps, as safetensors")->type_name("FILE");
-  app.add_option("--top", f.top, "highest logits to show (default 5)")->type_name("K");
+  app.add_option("--top", f.top, "highest logits to show (default 5)")
+      ->type_name("K")
+      ->check(NotNegative);
   AddFormat(app, f.format);
   app.footer("Example:\n  lab forward --trace=run.jsonl --taps 'L03.*' --prompt \"What is 2+2?\"");
   if (!ParseArgs(app, argc, argv)) return false;
@@ -135,11 +148,11 @@ template <class T>
 class Progress : public TapSink<T> {
  public:
   explicit Progress(size_t layers) : layers_(layers) {}
-  ~Progress() override { fmt::print(stderr, "\r\x1b[K"); }
+  ~Progress() override { PrintErr("\r\x1b[K"); }
   bool Wants(Tap tap, int) const override { return tap == Tap::layer_out; }
   void OnTap(const TapView<T>& v) override {
-    fmt::print(stderr, "\r\x1b[Ktokens {}-{}: layer {}/{}", v.first_token,
-               v.first_token + v.tokens - 1, v.layer + 1, layers_);
+    PrintErr(fmt::format("\r\x1b[Ktokens {}-{}: layer {}/{}", v.first_token,
+                         v.first_token + v.tokens - 1, v.layer + 1, layers_));
   }
 
  private:
@@ -265,10 +278,10 @@ class Run {
   int ExitCodeOf() const {
     const TapRecord* bad = trace_.FirstNonFinite();
     if (bad)
-      fmt::print(stderr, "lab: first value that is not finite: {} token {} channel {}\n",
-                 TapPath(bad->tap, bad->layer), bad->token, bad->stats.argmax);
+      PrintErr(fmt::format("lab: first value that is not finite: {} token {} channel {}\n",
+                           TapPath(bad->tap, bad->layer), bad->token, bad->stats.argmax));
     else if (!finite_)
-      fmt::print(stderr, "lab: logits are not finite; --trace shows where that starts\n");
+      PrintErr("lab: logits are not finite; --trace shows where that starts\n");
     return bad || !finite_ ? kNonFinite : kPass;
   }
 
@@ -286,17 +299,26 @@ class Run {
   bool finite_ = true;
 };
 
+// Absent --backend: the SIMD rows where this binary has all of them, else the yardstick.
+RowSet ChooseRows(const Flags& f) {
+  const Contract contract =
+      f.contract.empty() ? Contract::f32 : ParseContract(f.contract, "--contract");
+  if (!f.backend.empty()) return {ParseBackend(f.backend, "--backend"), contract};
+  return {RowSet::Complete(Backend::hwy, contract) ? Backend::hwy : Backend::ref, contract};
+}
+
 }  // namespace
 
 int CmdForward(int argc, char** argv) {
   Flags f;
   if (!ParseFlags(argc, argv, f)) return kPass;
-  const Backend backend = ParseBackend(f.backend, "--backend");
-  const RowSet rows(backend, ParseContract(f.contract, "--contract"));
+  const RowSet rows = ChooseRows(f);
+  const Backend backend = rows.backend();
   constexpr std::string_view kKvNames[] = {"f32", "f16"};
   if (f.kv.empty()) f.kv = kKvNames[static_cast<size_t>(DefaultKv(rows.contract()))];
   const auto kv = static_cast<KvType>(IndexOfName(kKvNames, f.kv, "--kv"));
-  if (f.threads < 1 || f.threads > 1024) Fail("--threads: {} is outside 1 to 1024", f.threads);
+  CheckThreads(f.threads);
+  UseSimdTarget(f.target);
   ParseFormat(f.format);
 
   const Qwen2 model = OpenModel(ResolveModel(f.model));

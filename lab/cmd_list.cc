@@ -7,6 +7,7 @@
 #include "lab/output.h"
 #include "lab/parallel.h"
 #include "lab/registry.h"
+#include "lab/simd_target.h"
 #include "lab/table.h"
 #include "lab/taps.h"
 #include "lab/version.h"
@@ -33,8 +34,10 @@ Table ListKernels() {
 
 Table ListDevices() {
   Table table({"device", "detail"});
-  table.Add(
-      {"cpu", fmt::format("{} threads, Highway target {}", DefaultThreads(), HighwayTarget())});
+  std::string targets;
+  for (const SimdTarget& t : SimdTargets())
+    targets += (targets.empty() ? "" : ", ") + t.name + (t.runs_here ? "" : " (not here)");
+  table.Add({"cpu", fmt::format("{} threads; SIMD targets {}", DefaultThreads(), targets)});
   table.Add({"cuda", BuiltWithCuda() ? "built" : "not built"});
   return table;
 }

@@ -20,7 +20,7 @@ int CmdSynth(int argc, char** argv) {
   const std::vector<uint8_t> bytes = MakeSynthGguf(shape);
   out.Write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   out.Commit();
-  fmt::print(stderr, "lab: {}: {} bytes\n", out_path, bytes.size());
+  PrintErr(fmt::format("lab: {}: {} bytes\n", out_path, bytes.size()));
   return kPass;
 }
 

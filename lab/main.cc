@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::array kVerbs = {
     Verb{"forward", "run the model: generate, trace the taps, dump tensors", CmdForward},
+    Verb{"check", "judge every kernel row on captured inputs against the oracle", CmdCheck},
+    Verb{"capture", "take the inputs of a layer's ops from a run, as cases", CmdCapture},
     Verb{"bench", "time every kernel row on the shapes of a real model", CmdBench},
     Verb{"tokenize", "text to token ids and back", CmdTokenize},
     Verb{"inspect", "what a model file holds: metadata, tensors, types, bytes per token",
@@ -59,16 +61,17 @@ int Dispatch(int argc, char** argv) {
 }  // namespace lab
 
 int main(int argc, char** argv) {
+  lab::KeepStandardStreams();
   lab::InstallSignalHandlers();
   try {
     return lab::Dispatch(argc, argv);
   } catch (const lab::Error& error) {
-    if (error.code() != lab::kClosedPipe) fmt::print(stderr, "lab: {}\n", error.what());
+    if (error.code() != lab::kClosedPipe) lab::PrintErr(fmt::format("lab: {}\n", error.what()));
     return error.code();
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "lab: out of memory\n");
+    lab::PrintErr("lab: out of memory\n");
   } catch (const std::exception& error) {
-    fmt::print(stderr, "lab: internal error: {}\n", error.what());
+    lab::PrintErr(fmt::format("lab: internal error: {}\n", error.what()));
   }
   return lab::kInternal;
 }

@@ -88,10 +88,23 @@ void PrintOut(std::string_view text) {
     ThrowWriteError("standard output", "write", error);
 }
 
+void PrintErr(std::string_view text) {
+  WriteAll(STDERR_FILENO, text);
+}
+
+void KeepStandardStreams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(fd, F_GETFD) < 0) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
 void InstallSignalHandlers() {
   struct sigaction action = {};
   action.sa_handler = RemoveTemporariesAndExit;
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction before = {};
+    sigaction(signal, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+  }
   action.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &action, nullptr);
 }

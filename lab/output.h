@@ -9,6 +9,9 @@ namespace lab {
 /// the write fails otherwise.
 void PrintOut(std::string_view text);
 
+/// Writes to standard error. A log that cannot be written changes no result and no exit code.
+void PrintErr(std::string_view text);
+
 /// A file under construction. A regular or absent target is written to a temporary in the same
 /// folder (behind a symlink: in its target's), synced and renamed by Commit; a device, pipe or "-"
 /// is written directly. Without Commit, and on SIGINT, the temporary goes and the target stays.
@@ -36,8 +39,12 @@ class OutputFile {
   int slot_ = -1;  // in the table of temporaries that a signal removes
 };
 
-/// On SIGINT, SIGTERM and SIGHUP removes the temporaries and ends the process (130 for SIGINT).
-/// SIGPIPE is ignored: writes report it.
+/// Keeps the numbers of standard streams that the caller has closed from being given to the next
+/// file that opens; using such a stream stays an error.
+void KeepStandardStreams();
+
+/// On SIGINT, SIGTERM and SIGHUP removes the temporaries and ends the process (130 for SIGINT);
+/// one that the caller has ignored (nohup) stays ignored. SIGPIPE is ignored: writes report it.
 void InstallSignalHandlers();
 
 }  // namespace lab

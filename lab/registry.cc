@@ -69,6 +69,9 @@ std::string_view NameOf(Backend backend) {
   return kBackendNames[static_cast<size_t>(backend)];
 }
 
+Op ParseOp(std::string_view name, std::string_view flag) {
+  return static_cast<Op>(IndexOfName(kOpNames, name, flag));
+}
 Contract ParseContract(std::string_view name, std::string_view flag) {
   return static_cast<Contract>(IndexOfName(kContractNames, name, flag));
 }

@@ -33,6 +33,7 @@ std::string_view NameOf(Op op);
 std::string_view NameOf(Contract contract);
 std::string_view NameOf(Backend backend);
 /// The value of that name; throws Error naming `flag` and the known names.
+Op ParseOp(std::string_view name, std::string_view flag);
 Contract ParseContract(std::string_view name, std::string_view flag);
 Backend ParseBackend(std::string_view name, std::string_view flag);
 

@@ -79,7 +79,7 @@ void WriteSafetensors(OutputFile& out, std::span<const SafetensorsEntry> entries
         {"dtype", e.dtype}, {"shape", e.shape}, {"data_offsets", {offset, offset + e.data.size()}}};
     offset += e.data.size();
   }
-  std::string text = header.dump();
+  std::string text = header.dump(-1, ' ', false, Json::error_handler_t::replace);
   text.resize((text.size() + 7) / 8 * 8, ' ');  // the data starts aligned to 8 bytes
   const uint64_t size = text.size();
   out.Write({reinterpret_cast<const char*>(&size), sizeof size});

@@ -57,7 +57,7 @@ std::string Sha256OfFile(const std::string& path, std::span<const uint8_t> bytes
   std::filesystem::create_directories(CacheDir(), ignored);
   try {
     OutputFile out(memory_path);
-    out.Write(memory.dump(1) + "\n");
+    out.Write(memory.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
     out.Commit();
   } catch (const Error&) {
     // A cache folder that is missing or read-only costs a second next time, nothing else.

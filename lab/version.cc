@@ -1,9 +1,8 @@
 #include "lab/version.h"
 
 #include <fmt/format.h>
-#include <hwy/base.h>
-#include <hwy/targets.h>
 
+#include "lab/simd_target.h"
 #include "version_commit.h"
 
 namespace lab {
@@ -28,8 +27,7 @@ std::string HighwayVersion() {
 }
 
 std::string HighwayTarget() {
-  const auto targets = hwy::SupportedTargets();
-  return hwy::TargetName(targets & -targets);  // the lowest bit is the best target
+  return CurrentSimdTarget().name;
 }
 
 bool BuiltWithCuda() {

@@ -1,10 +1,10 @@
 #include "model/forward.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/half.h"
 #include "lab/error.h"
+#include "model/rope_angles.h"
 
 namespace lab {
 namespace {
@@ -29,17 +29,31 @@ std::vector<Op> ForwardOps(Contract contract) {
   return ops;
 }
 
+namespace {
+
+// Ops that know no difference between contracts have an f32 row alone.
+const Row* RowFor(Op op, Backend backend, Contract contract) {
+  const bool knows_contract = FindRow(op, contract, Backend::oracle) != nullptr;
+  const Row* row = FindRow(op, knows_contract ? contract : Contract::f32, backend);
+  return row && row->run ? row : nullptr;
+}
+
+}  // namespace
+
+bool RowSet::Complete(Backend backend, Contract contract) {
+  const std::vector<Op> ops = ForwardOps(contract);
+  return std::all_of(ops.begin(), ops.end(), [&](Op op) { return RowFor(op, backend, contract); });
+}
+
 RowSet::RowSet(Backend backend, Contract contract)
     : backend_(backend), contract_(contract), rows_(Rows().size()) {
   for (const Op op : ForwardOps(contract)) {
-    const bool knows_contract = FindRow(op, contract, Backend::oracle) != nullptr;
-    const Row* row = FindRow(op, knows_contract ? contract : Contract::f32, backend);
-    if (!row || !row->run)
+    rows_[static_cast<size_t>(op)] = RowFor(op, backend, contract);
+    if (!rows_[static_cast<size_t>(op)])
       Fail(
-          "--backend {} --contract {}: op {} has no such row{}; 'lab list kernels' shows what "
-          "there is",
-          NameOf(backend), NameOf(contract), NameOf(op), row ? " built into this binary" : "");
-    rows_[static_cast<size_t>(op)] = row;
+          "--backend {} --contract {}: op {} has no such row in this binary; 'lab list kernels' "
+          "shows what there is",
+          NameOf(backend), NameOf(contract), NameOf(op));
   }
 }
 
@@ -47,10 +61,6 @@ template <class T>
 Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity)
     : model_(model), config_(model.config), rows_(std::move(rows)), threads_(threads), kv_(kv) {
   const size_t batch = std::min(capacity, kBatch), half = config_.head_dim / 2;
-  for (size_t i = 0; i < half; ++i)
-    inverse_frequency_.push_back(
-        std::pow(static_cast<double>(config_.rope_base),
-                 -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_dim)));
   cos_.resize(batch * half);
   sin_.resize(batch * half);
   for (auto* v : {&residual_, &norm_, &projected_}) v->resize(batch * config_.hidden);
@@ -212,21 +222,14 @@ void Forward<T>::LmHead(size_t tokens, TapSink<T>* sink) {
   last_logits_ = std::span<const T>(logits_).subspan((n - 1) * vocab, vocab);
 }
 
-// Angles are formed in double for every backend: position * base^(-2i/head_dim) reaches 32767 rad,
-// where one ulp of float32 is 0.002 rad.
 template <class T>
 void Forward<T>::FillAngles(size_t tokens) {
   const size_t half = config_.head_dim / 2;
-  for (size_t t = 0; t < tokens; ++t) {
-    for (size_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(position_ + t) * inverse_frequency_[i];
-      cos_[t * half + i] = static_cast<T>(std::cos(angle));
-      sin_[t * half + i] = static_cast<T>(std::sin(angle));
-    }
-  }
+  for (size_t t = 0; t < tokens; ++t)
+    FillRopeAngles(config_.rope_base, config_.head_dim, position_ + t, &cos_[t * half],
+                   &sin_[t * half]);
 }
 
-// Copies k and v of the batch into the cache.
 template <class T>
 void Forward<T>::StoreKv(size_t layer, size_t tokens) {
   const size_t kv_dim = config_.kv_dim(), stride = config_.qkv_dim();

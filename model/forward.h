@@ -17,6 +17,8 @@ class RowSet {
   /// Ops that know no difference between contracts run their f32 row. Throws Error that names the
   /// first op for which the backend has no row under the contract.
   RowSet(Backend backend, Contract contract);
+  /// Whether there is a row for every op, so that the constructor would not throw.
+  static bool Complete(Backend backend, Contract contract);
   const Row& operator[](Op op) const { return *rows_[static_cast<size_t>(op)]; }
   Backend backend() const { return backend_; }
   Contract contract() const { return contract_; }
@@ -87,7 +89,6 @@ class Forward {
   int threads_;
   KvType kv_;
   size_t position_ = 0;
-  std::vector<double> inverse_frequency_;          // [head_dim / 2]
   std::vector<T> cos_, sin_;                       // [batch, head_dim / 2]
   std::vector<T> residual_, norm_, projected_;     // [batch, hidden]
   std::vector<T> qkv_, qkv_before_bias_;           // [batch, qkv_dim]

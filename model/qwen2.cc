@@ -35,9 +35,10 @@ class Loader {
 
   float Positive(std::string_view key, double fallback) {
     const double value = gguf_.Number(key).value_or(fallback);
-    if (!(value > 0) || !std::isfinite(value))
-      Problem("key '{}' is {}, not a positive number", key, value);
-    return static_cast<float>(value);
+    const auto rounded = static_cast<float>(value);
+    if (!(rounded > 0) || !std::isfinite(rounded))
+      Problem("key '{}' is {}, not a positive float", key, value);
+    return rounded;
   }
 
   bool Has(const std::string& name) const { return gguf_.FindTensor(name) != nullptr; }

@@ -56,8 +56,9 @@ SubBlockScale UnpackScale(const uint8_t* scales, int s) {
 }
 
 // Q4_K and Q5_K differ by the fifth bit alone: high(s, i) is that bit of value i of sub-block s.
-template <class Block, class HighBit>
-void UnpackKQuant(const Block& b, HighBit high, float* out) {
+// join puts d sc q and dmin m together.
+template <class Block, class HighBit, class Join>
+void UnpackKQuant(const Block& b, HighBit high, Join join, float* out) {
   const float d = HalfToFloat(b.d), dmin = HalfToFloat(b.dmin);
   for (int s = 0; s < 8; ++s) {
     const SubBlockScale sub = UnpackScale(b.scales, s);
@@ -66,19 +67,30 @@ void UnpackKQuant(const Block& b, HighBit high, float* out) {
     for (int i = 0; i < 32; ++i) {
       const uint8_t byte = b.qs[s / 2 * 32 + i];
       const int low = s % 2 == 0 ? byte & 15 : byte >> 4;
-      out[s * 32 + i] = scale * static_cast<float>(low + 16 * high(s, i)) - min;
+      out[s * 32 + i] = join(scale * static_cast<float>(low + 16 * high(s, i)), min);
     }
   }
 }
 
-void Unpack(const BlockQ4_K& b, float* out) {
+template <class Join>
+void UnpackWith(const BlockQ4_K& b, Join join, float* out) {
   UnpackKQuant(
-      b, [](int, int) { return 0; }, out);
+      b, [](int, int) { return 0; }, join, out);
 }
 
-void Unpack(const BlockQ5_K& b, float* out) {
+template <class Join>
+void UnpackWith(const BlockQ5_K& b, Join join, float* out) {
   UnpackKQuant(
-      b, [&](int s, int i) { return b.qh[i] >> s & 1; }, out);
+      b, [&](int s, int i) { return b.qh[i] >> s & 1; }, join, out);
+}
+
+template <class Block>
+requires requires(const Block& b) {
+  b.dmin;
+}
+void Unpack(const Block& b, float* out) {
+  UnpackWith(
+      b, [](float value, float min) { return value - min; }, out);
 }
 
 void Unpack(const BlockQ6_K& b, float* out) {
@@ -142,6 +154,19 @@ void DequantRow(BlockType type, const uint8_t* blocks, size_t n, float* out) {
     case BlockType::Q6_K:
       return UnpackRow<BlockQ6_K>(blocks, n, 256, out);
   }
+}
+
+void DequantMagnitudes(BlockType type, const uint8_t* blocks, size_t n, float* out) {
+  const auto join = [](float value, float min) { return std::abs(value) + std::abs(min); };
+  for (size_t i = 0; i < n / 256; ++i) {
+    if (type == BlockType::Q4_K)
+      UnpackWith(reinterpret_cast<const BlockQ4_K*>(blocks)[i], join, out + 256 * i);
+    else if (type == BlockType::Q5_K)
+      UnpackWith(reinterpret_cast<const BlockQ5_K*>(blocks)[i], join, out + 256 * i);
+  }
+  if (type == BlockType::Q4_K || type == BlockType::Q5_K) return;
+  DequantRow(type, blocks, n, out);
+  for (size_t i = 0; i < n; ++i) out[i] = std::abs(out[i]);
 }
 
 void Q4kDequantOracle(const DequantArgs<double>& a) {

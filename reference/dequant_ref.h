@@ -10,4 +10,8 @@ float HalfToFloat(uint16_t h);
 /// length. The reference for every block type: bit for bit the `gguf` Python package (0.19).
 void DequantRow(BlockType type, const uint8_t* blocks, size_t n, float* out);
 
+/// out[i] = |d sc q| + |dmin m| for weights with a minimum (Q4_K, Q5_K), |weight i| for all others:
+/// what a kernel that keeps the two parts apart rounds. Same arguments as DequantRow.
+void DequantMagnitudes(BlockType type, const uint8_t* blocks, size_t n, float* out);
+
 }  // namespace lab

@@ -113,7 +113,7 @@ TEST(ForwardBatches, ALongPromptEqualsItsPieces) {
 
 TEST(ForwardRows, AMissingRowIsNamed) {
   try {
-    RowSet(Backend::hwy, Contract::f32);
+    RowSet(Backend::cuda, Contract::f32);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), kUsage);
@@ -121,11 +121,16 @@ TEST(ForwardRows, AMissingRowIsNamed) {
   }
 }
 
-TEST(Rows, EveryOpHasOracleAndYardstick) {
+TEST(Rows, EveryRowHasItsOracleAndYardstick) {
   for (const Row& row : Rows()) {
-    EXPECT_NE(FindRow(row.op, Contract::f32, Backend::oracle), nullptr) << NameOf(row.op);
-    EXPECT_NE(FindRow(row.op, Contract::f32, Backend::ref), nullptr) << NameOf(row.op);
+    EXPECT_NE(FindRow(row.op, row.contract, Backend::oracle), nullptr) << NameOf(row.op);
+    EXPECT_NE(FindRow(row.op, row.contract, Backend::ref), nullptr) << NameOf(row.op);
   }
+}
+
+TEST(Rows, TheSimdBackendIsComplete) {
+  for (const Contract contract : {Contract::f32, Contract::q8, Contract::q16})
+    EXPECT_TRUE(RowSet::Complete(Backend::hwy, contract)) << NameOf(contract);
 }
 
 }  // namespace

@@ -1,0 +1,68 @@
+#pragma once
+// A case: the inputs of one op, captured from a model or made up, and where they are from.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/block_types.h"
+#include "lab/registry.h"
+
+namespace lab {
+
+/// Which fields an op reads is written behind them; all others stay empty.
+struct Case {
+  std::string name;  ///< "L03.ffn_gate_up"
+  Op op = Op::silu;
+  std::string input_tap, output_tap;  ///< for people; "-" where there is none
+  size_t tokens = 0;
+
+  WeightView w;               ///< dequant, embed (table), matvec, down_proj, gate_up (gate)
+  WeightView w_up;            ///< gate_up
+  std::vector<float> x;       ///< [tokens, n]: all but dequant and embed; q for gqa_attention
+  std::vector<float> x2;      ///< residual_add, swiglu: the second operand, like x
+  std::vector<float> k, v;    ///< gqa_attention: [first_position + tokens, kv_heads, head_dim]
+  std::vector<float> vector;  ///< matvec: bias [rows] or empty; rms_norm: weight [n]
+  std::vector<int32_t> ids;   ///< embed: [tokens], rows of w
+  size_t heads = 0, kv_heads = 0, head_dim = 0;  ///< rope (heads, head_dim), gqa_attention
+  size_t first_position = 0;                     ///< rope, gqa_attention
+  float rope_base = 0, eps = 0;                  ///< rope; rms_norm
+
+  std::vector<std::shared_ptr<const std::vector<uint8_t>>>
+      owned;  ///< bytes that w and w_up point into
+
+  /// Values of one token of x.
+  size_t n() const { return tokens ? x.size() / tokens : 0; }
+};
+
+struct CaseFile {
+  std::string path;  ///< the .toml
+  std::string model, sha256, prompt;
+  std::vector<int32_t> ids;
+  size_t layer = 0;
+  std::vector<Case> cases;
+};
+
+/// What a case lacks to be run, "" if nothing.
+std::string ShapeProblem(const Case& c);
+
+/// Reads cases/NAME.toml and the safetensors file beside it that it names. Throws Error with file
+/// and line, or file and tensor.
+CaseFile ReadCaseFile(const std::string& path);
+
+/// Writes STEM.toml and STEM.safetensors, each whole or not at all.
+void WriteCaseFile(const std::string& stem, const CaseFile& file);
+
+/// Cases chosen by comma-separated globs on their name or op; "" chooses all.
+class CaseFilter {
+ public:
+  explicit CaseFilter(std::string_view globs);
+  bool Has(const Case& c) const;
+
+ private:
+  std::vector<std::string> globs_;
+};
+
+/// The .toml files of a folder by name. Throws Error when there is no such folder.
+std::vector<std::string> FindCaseFiles(const std::string& folder);
+
+}  // namespace lab

@@ -1,0 +1,196 @@
+#include "lab/expect.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/half.h"
+#include "lab/binding.h"
+#include "reference/dequant_ref.h"
+
+namespace lab {
+namespace {
+
+constexpr double kU = 0x1p-24;
+
+// Dot rule: 4 u sqrt(d) sum_j |w_j x_j| + u |y|; rows that do not form each weight (integer rows)
+// add 4 u sum_j (|d sc q| + |dmin m|) |x_j|.
+void AddDotTolerance(Expected& e, const WeightView& w, const std::vector<double>& x,
+                     bool integer_rows) {
+  std::vector<float> row(w.cols), parts(w.cols);
+  e.chain = w.cols;
+  e.per_sqrt_d.resize(e.value.size());
+  e.fixed.resize(e.value.size());
+  for (size_t r = 0; r < w.rows; ++r) {
+    DequantRow(w.type, w.row(r), w.cols, row.data());
+    if (integer_rows) DequantMagnitudes(w.type, w.row(r), w.cols, parts.data());
+    for (size_t t = 0; t < e.tokens; ++t) {
+      double terms = 0, part_terms = 0;
+      for (size_t j = 0; j < w.cols; ++j) {
+        const double magnitude = std::abs(x[t * w.cols + j]);
+        terms += std::abs(row[j]) * magnitude;
+        if (integer_rows) part_terms += parts[j] * magnitude;
+      }
+      e.per_sqrt_d[t * e.n + r] = 4 * kU * terms;
+      e.fixed[t * e.n + r] = kU * std::abs(e.value[t * e.n + r]) + 4 * kU * part_terms;
+    }
+  }
+}
+
+// The activations that the contract's integers stand for.
+std::vector<double> Activations(const Case& c, Contract contract, const WeightView& w) {
+  std::vector<double> x(c.x.begin(), c.x.end());
+  const QuantizedBuffer integers = QuantizeCase(c, contract, w);
+  if (!integers.view().hi) return x;
+  for (size_t i = 0; i < x.size(); ++i)
+    x[i] = static_cast<double>(integers.view().scale[i / integers.view().block]) *
+           integers.view().Integer(i);
+  return x;
+}
+
+void DotOutputs(const Case& c, Contract contract, std::vector<Expected>& outputs) {
+  for (Expected& e : outputs) {
+    const WeightView& w = e.name == "up" ? c.w_up : c.w;
+    const bool integer_rows = contract != Contract::f32 && ActivationBlock(w.type) != 0;
+    AddDotTolerance(e, w, Activations(c, contract, w), integer_rows);
+  }
+  // Adding the bias rounds once more; the sum before it may be the larger of the two.
+  if (outputs.size() == 2 && outputs[1].name == "y_before_bias")
+    for (size_t i = 0; i < outputs[0].value.size(); ++i)
+      outputs[0].fixed[i] += kU * std::abs(outputs[1].value[i]);
+}
+
+// (sqrt(d) / 2 + 4) u relative.
+void NormTolerance(Expected& e) {
+  e.chain = e.n;
+  for (const double y : e.value) {
+    e.per_sqrt_d.push_back(0.5 * kU * std::abs(y));
+    e.fixed.push_back(4 * kU * std::abs(y));
+  }
+}
+
+// 4 ulp; subnormal results may be flushed to zero.
+void SiluTolerance(Expected& e) {
+  e.per_sqrt_d.assign(e.value.size(), 0);
+  for (const double y : e.value) {
+    const auto rounded = std::abs(static_cast<float>(y));
+    e.fixed.push_back(4 * (static_cast<double>(std::nextafter(rounded, INFINITY)) - rounded) +
+                      0x1p-126);
+  }
+}
+
+// 4 u times the length of the pair that is rotated.
+void RopeTolerance(const Case& c, Expected& e) {
+  e.per_sqrt_d.assign(e.value.size(), 0);
+  e.fixed.resize(e.value.size());
+  const size_t half = c.head_dim / 2;
+  for (size_t i = 0; i < e.value.size(); ++i) {
+    const size_t first = i / c.head_dim * c.head_dim + i % half;
+    e.fixed[i] = 4 * kU * std::hypot(c.x[first], c.x[first + half]);
+  }
+}
+
+// The dot rule on the scores, carried through softmax and the weighted sum:
+// sum_j |v_j| p_j (2 max_j tol_s + (n + 3) u) + 4 u sqrt(n) sum_j p_j |v_j|.
+class AttentionTolerance {
+ public:
+  AttentionTolerance(const Case& c, bool half_kv) : c_(c), k_(c.k), v_(c.v) {
+    if (!half_kv) return;
+    for (std::vector<float>* values : {&k_, &v_})
+      for (float& x : *values) x = HalfToFloat(FloatToHalf(x));
+  }
+
+  void Fill(Expected& e) {
+    e.chain = c_.head_dim;
+    e.per_sqrt_d.resize(e.value.size());
+    e.fixed.resize(e.value.size());
+    for (size_t t = 0; t < c_.tokens; ++t)
+      for (size_t h = 0; h < c_.heads; ++h) FillHead(e, t, h);
+  }
+
+ private:
+  void FillHead(Expected& e, size_t t, size_t h) const {
+    const size_t seen = c_.first_position + t + 1, dim = c_.head_dim, kv_stride = c_.kv_heads * dim;
+    const size_t kv = h / (c_.heads / c_.kv_heads) * dim;
+    const float* q = &c_.x[t * c_.n() + h * dim];
+    const double root = std::sqrt(static_cast<double>(dim));
+    std::vector<double> p(seen);
+    double terms = 0, largest_magnitude = 0;  // largest over j
+    for (size_t j = 0; j < seen; ++j) {
+      double dot = 0, sum = 0;
+      for (size_t i = 0; i < dim; ++i) {
+        const double term = static_cast<double>(q[i]) * k_[j * kv_stride + kv + i];
+        dot += term;
+        sum += std::abs(term);
+      }
+      p[j] = dot / root;
+      terms = std::max(terms, sum / root);
+      largest_magnitude = std::max(largest_magnitude, std::abs(p[j]));
+    }
+    const double largest = *std::max_element(p.begin(), p.end());
+    double total = 0;
+    for (double& s : p) total += s = std::exp(s - largest);
+    const auto n = static_cast<double>(seen);
+    for (size_t i = 0; i < dim; ++i) {
+      double weighted = 0;
+      for (size_t j = 0; j < seen; ++j)
+        weighted += p[j] / total * std::abs(v_[j * kv_stride + kv + i]);
+      const size_t at = t * e.n + h * dim + i;
+      e.per_sqrt_d[at] = weighted * 2 * 4 * kU * terms;
+      // The score is rounded in the division by sqrt(head_dim) and in the subtraction of the
+      // largest.
+      e.fixed[at] = weighted * kU * (2 * 3 * largest_magnitude + n + 3 + 4 * std::sqrt(n));
+    }
+  }
+
+  const Case& c_;
+  std::vector<float> k_, v_;
+};
+
+}  // namespace
+
+double Expected::Tolerance(size_t i, size_t lanes) const {
+  if (exact) return 0;
+  const double d = static_cast<double>(chain) / static_cast<double>(lanes) +
+                   std::log2(static_cast<double>(lanes));
+  return std::sqrt(d) * per_sqrt_d[i] + fixed[i];
+}
+
+std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv) {
+  Binding<double> oracle(c, contract, half_kv);
+  const Row* row = FindRow(c.op, contract, Backend::oracle);
+  oracle.Run(row ? *row : *FindRow(c.op, Contract::f32, Backend::oracle), 1);
+  std::vector<Expected> outputs;
+  for (const GuardedBuffer<double>& o : oracle.outputs())
+    outputs.push_back(
+        {o.name(), o.tokens(), o.n(), {o.data(), o.data() + o.size()}, false, 1, {}, {}});
+  switch (c.op) {
+    case Op::q4k_dequant:
+    case Op::q6k_dequant:
+    case Op::embed:
+    case Op::quantize:
+    case Op::residual_add:
+    case Op::swiglu:
+      for (Expected& e : outputs) e.exact = true;
+      break;
+    case Op::matvec:
+    case Op::down_proj:
+    case Op::gate_up:
+      DotOutputs(c, contract, outputs);
+      break;
+    case Op::rms_norm:
+      NormTolerance(outputs[0]);
+      break;
+    case Op::silu:
+      SiluTolerance(outputs[0]);
+      break;
+    case Op::rope:
+      RopeTolerance(c, outputs[0]);
+      break;
+    case Op::gqa_attention:
+      AttentionTolerance(c, half_kv).Fill(outputs[0]);
+      break;
+  }
+  return outputs;
+}
+
+}  // namespace lab

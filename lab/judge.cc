@@ -1,0 +1,106 @@
+#include "lab/judge.h"
+
+#include <fmt/format.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace lab {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Error over tolerance of one element. 0/0, both exactly right, is 0.
+double Ratio(double got, const Expected& e, size_t i, size_t lanes) {
+  const double value = e.value[i];
+  if (std::isfinite(got) != std::isfinite(value)) return kInfinity;
+  if (!std::isfinite(value)) return 0;
+  if (e.exact) {
+    const bool same = std::bit_cast<uint32_t>(static_cast<float>(got)) ==
+                      std::bit_cast<uint32_t>(static_cast<float>(value));
+    return same ? 0 : kInfinity;
+  }
+  const double error = std::abs(got - value), tolerance = e.Tolerance(i, lanes);
+  if (error <= tolerance) return tolerance > 0 ? error / tolerance : 0;
+  return tolerance > 0 ? error / tolerance : kInfinity;
+}
+
+void Fail(Verdict& v, std::string why) {
+  v.status = Status::fail;
+  if (v.why.empty()) v.why = std::move(why);
+}
+
+bool SameBits(const std::deque<GuardedBuffer<float>>& a,
+              const std::deque<GuardedBuffer<float>>& b) {
+  for (size_t o = 0; o < a.size(); ++o)
+    if (std::memcmp(a[o].data(), b[o].data(), a[o].size() * sizeof(float)) != 0) return false;
+  return a.size() == b.size();
+}
+
+}  // namespace
+
+std::string_view NameOf(Status status) {
+  constexpr std::string_view kNames[] = {"pass", "FAIL", "not built", "not run"};
+  return kNames[static_cast<size_t>(status)];
+}
+
+Verdict JudgeOutputs(const std::vector<Expected>& expected,
+                     const std::deque<GuardedBuffer<float>>& got, bool guards_intact,
+                     size_t lanes) {
+  Verdict v;
+  for (size_t o = 0; o < expected.size(); ++o) {
+    const Expected& e = expected[o];
+    if (o >= got.size() || got[o].size() != e.value.size()) {
+      Fail(v, fmt::format("output '{}' has the wrong size", e.name));
+      continue;
+    }
+    for (size_t i = 0; i < e.value.size(); ++i, ++v.compared) {
+      const double ratio = Ratio(got[o].data()[i], e, i, lanes);
+      if (v.compared > 0 && !(ratio > v.worst)) continue;
+      v.worst = ratio;
+      v.output = e.name;
+      v.token = i / e.n;
+      v.channel = i % e.n;
+      v.got = got[o].data()[i];
+      v.expected = e.value[i];
+    }
+  }
+  if (!guards_intact) Fail(v, "wrote outside its output");
+  if (v.compared == 0) Fail(v, "nothing was compared");
+  if (!(v.worst <= 1)) {
+    if (std::isfinite(v.worst)) Fail(v, fmt::format("error {:.3g}x the tolerance", v.worst));
+    Fail(v, std::isnan(v.got) ? "NaN, or not written" : "not the exact bits");
+  }
+  return v;
+}
+
+Verdict JudgeRow(const Case& c, const Row& row, const std::vector<Expected>& expected, bool half_kv,
+                 int threads, int repeat, size_t lanes) {
+  if (!row.run) return {Status::not_built, "", 0, 0, "", 0, 0, 0, 0};
+  Binding<float> first(c, row.contract, half_kv);
+  first.Run(row, threads);
+  Verdict v = JudgeOutputs(expected, first.outputs(), first.guards_intact(), lanes);
+  for (int i = 1; i < repeat && v.status == Status::pass; ++i) {
+    Binding<float> again(c, row.contract, half_kv);
+    again.Run(row, threads);
+    if (!SameBits(first.outputs(), again.outputs()))
+      Fail(v, fmt::format("run {} gave other bits than run 1", i + 1));
+  }
+  return v;
+}
+
+double MethodError(const std::vector<Expected>& contract, const std::vector<Expected>& exact) {
+  double error = 0, energy = 0;
+  for (size_t o = 0; o < exact.size() && o < contract.size(); ++o) {
+    for (size_t i = 0; i < exact[o].value.size(); ++i) {
+      const double d = contract[o].value[i] - exact[o].value[i];
+      error += d * d;
+      energy += exact[o].value[i] * exact[o].value[i];
+    }
+  }
+  return energy > 0 ? std::sqrt(error / energy) : 0;
+}
+
+}  // namespace lab

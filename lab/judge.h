@@ -1,0 +1,39 @@
+#pragma once
+// The only place that decides whether a result is right.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lab/binding.h"
+#include "lab/expect.h"
+
+namespace lab {
+
+enum class Status { pass, fail, not_built, not_run };
+std::string_view NameOf(Status status);
+
+struct Verdict {
+  Status status = Status::pass;
+  std::string why;        ///< of a failure: "error 12x the tolerance", "not written", ...
+  uint64_t compared = 0;  ///< elements
+  double worst = 0;    ///< largest error / tolerance; infinite where an exact bit or a NaN is wrong
+  std::string output;  ///< the worst element: output, token, channel, what was there, what is right
+  size_t token = 0, channel = 0;
+  double got = 0, expected = 0;
+};
+
+/// Compares what a kernel wrote with what is right: finite or not must match before anything else,
+/// then every element `!(error <= tolerance)`, exact outputs by their bits. Nothing compared is a
+/// failure.
+Verdict JudgeOutputs(const std::vector<Expected>& expected,
+                     const std::deque<GuardedBuffer<float>>& got, bool guards_intact, size_t lanes);
+
+/// Runs a row on a case (`repeat` times; all must give the same bits) and judges it. lanes: of the
+/// row's vectors.
+Verdict JudgeRow(const Case& c, const Row& row, const std::vector<Expected>& expected, bool half_kv,
+                 int threads, int repeat, size_t lanes);
+
+/// sqrt(sum (contract - exact)^2 / sum exact^2) over all outputs: what the contract itself costs.
+double MethodError(const std::vector<Expected>& contract, const std::vector<Expected>& exact);
+
+}  // namespace lab

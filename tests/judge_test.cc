@@ -1,0 +1,216 @@
+// The judge is judged: right results pass, and every way of being wrong fails.
+#include "lab/judge.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <functional>
+
+#include "lab/capture.h"
+#include "lab/case.h"
+#include "lab/cli.h"
+#include "lab/error.h"
+#include "lab/simd_target.h"
+
+namespace lab {
+namespace {
+
+const std::vector<Case>& TinyCases() {
+  static const std::vector<Case> cases =
+      CaptureCases(OpenModel("tiny"), 1, {87, 104, 97, 300, 5}, 0, 0, 1);
+  return cases;
+}
+
+const Case& CaseOf(Op op) {
+  for (const Case& c : TinyCases())
+    if (c.op == op) return c;
+  throw Error(kInternal, "no such case");
+}
+
+// What the yardstick writes for a case, spoilt by `spoil`, judged.
+Verdict JudgeSpoilt(const Case& c, Contract contract,
+                    const std::function<void(std::deque<GuardedBuffer<float>>&)>& spoil) {
+  Binding<float> run(c, contract, false);
+  const Row* row = FindRow(c.op, contract, Backend::ref);
+  run.Run(row ? *row : *FindRow(c.op, Contract::f32, Backend::ref), 1);
+  auto outputs = run.outputs();
+  spoil(outputs);
+  bool intact = true;
+  for (const auto& o : outputs) intact &= o.guards_intact();
+  return JudgeOutputs(ExpectedOf(c, contract, false), outputs, intact, 1);
+}
+
+TEST(Judge, EveryRowPassesOnEveryTinyCase) {
+  size_t judged = 0;
+  for (const Case& c : TinyCases()) {
+    for (const Row& row : Rows()) {
+      if (row.op != c.op || row.backend == Backend::oracle) continue;
+      const Verdict v = JudgeRow(c, row, ExpectedOf(c, row.contract, false), false, 2, 2,
+                                 row.backend == Backend::hwy ? CurrentSimdTarget().lanes : 1);
+      EXPECT_EQ(v.status, Status::pass) << c.name << " " << row.function << ": " << v.why;
+      EXPECT_GT(v.compared, 0u);
+      ++judged;
+    }
+  }
+  EXPECT_GT(judged, 30u);
+}
+
+TEST(Judge, EveryRowHasACommittedCase) {
+  std::vector<Case> cases;
+  for (const std::string& path : FindCaseFiles(LAB_CASES_DIR)) {
+    CaseFile file = ReadCaseFile(path);
+    std::move(file.cases.begin(), file.cases.end(), std::back_inserter(cases));
+  }
+  for (const Row& row : Rows())
+    EXPECT_TRUE(std::any_of(cases.begin(), cases.end(), [&](const Case& c) {
+      return c.op == row.op;
+    })) << row.function;
+}
+
+struct Spoiler {
+  const char* name;
+  void (*spoil)(std::deque<GuardedBuffer<float>>&);
+};
+constexpr Spoiler kSpoilers[] = {
+    {"NaN in one element", [](auto& o) { o[0].data()[o[0].size() / 2] = NAN; }},
+    {"infinity in one element", [](auto& o) { o[0].data()[1] = INFINITY; }},
+    {"last element not written", [](auto& o) { o.back().data()[o.back().size() - 1] = NAN; }},
+    {"sign of one element", [](auto& o) { o[0].data()[3] = -o[0].data()[3]; }},
+    {"one element off by a thousandth", [](auto& o) { o[0].data()[7] *= 1.001f; }},
+    {"zeros", [](auto& o) { std::fill_n(o[0].data(), o[0].size(), 0.0f); }},
+    {"one element behind the end", [](auto& o) { o[0].data()[o[0].size()] = 1; }},
+    {"one element before the start", [](auto& o) { o[0].data()[-1] = 1; }},
+    {"tokens exchanged",
+     [](auto& o) {
+       std::swap_ranges(o[0].data(), o[0].data() + o[0].n(), o[0].data() + o[0].n());
+     }},
+    {"an output missing", [](auto& o) { o.pop_back(); }},
+};
+
+TEST(Judge, EverySpoiltResultFails) {
+  for (const Case& c : TinyCases()) {
+    if (c.op == Op::quantize) continue;  // has no f32 row; below
+    for (const Spoiler& s : kSpoilers) {
+      const Verdict v = JudgeSpoilt(c, Contract::f32, s.spoil);
+      EXPECT_EQ(v.status, Status::fail) << c.name << ": " << s.name;
+      EXPECT_FALSE(v.why.empty());
+    }
+  }
+  for (const Contract contract : {Contract::q8, Contract::q16})
+    for (const Op op : {Op::quantize, Op::matvec, Op::gate_up})
+      for (const Spoiler& s : kSpoilers)
+        EXPECT_EQ(JudgeSpoilt(CaseOf(op), contract, s.spoil).status, Status::fail)
+            << NameOf(op) << ": " << s.name;
+}
+
+TEST(Judge, UnspoiltResultsPass) {
+  for (const Case& c : TinyCases()) {
+    const Contract contract = c.op == Op::quantize ? Contract::q8 : Contract::f32;
+    EXPECT_EQ(JudgeSpoilt(c, contract, [](auto&) {}).status, Status::pass) << c.name;
+  }
+}
+
+TEST(Judge, GateAndUpExchangedFail) {
+  const Verdict v = JudgeSpoilt(CaseOf(Op::gate_up), Contract::f32, [](auto& o) {
+    std::swap_ranges(o[0].data(), o[0].data() + o[0].size(), o[1].data());
+  });
+  EXPECT_EQ(v.status, Status::fail);
+}
+
+// A q8 result under the f32 contract is a method error of half a percent: not right there, right
+// here.
+TEST(Judge, ContractsAreToldApart) {
+  const Case& c = CaseOf(Op::matvec);
+  Binding<float> run(c, Contract::q8, false);
+  run.Run(*FindRow(Op::matvec, Contract::q8, Backend::ref), 1);
+  const auto q8 = ExpectedOf(c, Contract::q8, false), f32 = ExpectedOf(c, Contract::f32, false);
+  EXPECT_EQ(JudgeOutputs(q8, run.outputs(), true, 1).status, Status::pass);
+  EXPECT_EQ(JudgeOutputs(f32, run.outputs(), true, 1).status, Status::fail);
+  const double method = MethodError(q8, f32);
+  EXPECT_GT(method, 1e-4);
+  EXPECT_LT(method, 5e-2);
+}
+
+TEST(Judge, NothingComparedFails) {
+  EXPECT_EQ(JudgeOutputs({}, {}, true, 1).status, Status::fail);
+}
+
+TEST(Judge, NonFiniteMustMatch) {
+  Case c = CaseOf(Op::silu);
+  c.x[4] = NAN;
+  EXPECT_EQ(JudgeSpoilt(c, Contract::f32, [](auto&) {}).status, Status::pass);
+  EXPECT_EQ(JudgeSpoilt(c, Contract::f32, [](auto& o) { o[0].data()[4] = 0; }).status,
+            Status::fail);
+}
+
+TEST(Judge, ExactMeansTheSignOfZeroToo) {
+  Case c = CaseOf(Op::residual_add);
+  c.x[0] = c.x2[0] = -0.0f;
+  EXPECT_EQ(JudgeSpoilt(c, Contract::f32, [](auto&) {}).status, Status::pass);
+  EXPECT_EQ(JudgeSpoilt(c, Contract::f32, [](auto& o) { o[0].data()[0] = 0.0f; }).status,
+            Status::fail);
+}
+
+TEST(CaseFiles, ComeBackAsTheyWere) {
+  CaseFile file;
+  file.model = "tiny";
+  file.ids = {1, 2, 3};
+  file.cases = TinyCases();
+  const std::string stem = testing::TempDir() + "lab_cases_" + std::to_string(getpid());
+  WriteCaseFile(stem, file);
+  const CaseFile again = ReadCaseFile(stem + ".toml");
+  ASSERT_EQ(again.cases.size(), file.cases.size());
+  EXPECT_EQ(again.ids, file.ids);
+  for (size_t i = 0; i < file.cases.size(); ++i) {
+    const Case &a = file.cases[i], &b = again.cases[i];
+    EXPECT_EQ(a.name, b.name);
+    EXPECT_EQ(a.op, b.op);
+    EXPECT_EQ(a.x, b.x);
+    EXPECT_EQ(a.k, b.k);
+    EXPECT_EQ(a.eps, b.eps);
+    ASSERT_EQ(a.w.bytes(), b.w.bytes());
+    EXPECT_TRUE(std::equal(a.w.data, a.w.data + a.w.bytes(), b.w.data));
+  }
+  for (const char* ending : {".toml", ".safetensors"}) std::remove((stem + ending).c_str());
+}
+
+// Runs the verb in this process; returns its exit code and what it printed.
+std::pair<int, std::string> RunCheck(std::vector<std::string> args) {
+  args.insert(args.begin(), "check");
+  std::vector<char*> argv;
+  for (std::string& arg : args) argv.push_back(arg.data());
+  testing::internal::CaptureStdout();
+  int code;
+  try {
+    code = CmdCheck(static_cast<int>(argv.size()), argv.data());
+  } catch (const Error& error) {
+    code = error.code();
+  }
+  return {code, testing::internal::GetCapturedStdout()};
+}
+
+TEST(CheckVerb, CommittedCasesPassOnEveryTarget) {
+  const auto [code, out] = RunCheck({"--cases", LAB_CASES_DIR, "--repeat", "2"});
+  EXPECT_EQ(code, kPass) << out;
+  EXPECT_NE(out.find(" passed, 0 failed"), std::string::npos) << out;
+}
+
+TEST(CheckVerb, ExitCodes) {
+  const std::string cases = LAB_CASES_DIR;
+  EXPECT_EQ(RunCheck({"--cases", cases, "--case", "nosuch"}).first, kNotComparable);
+  EXPECT_EQ(RunCheck({"--cases", cases, "--op", "nosuch"}).first, kNotComparable);
+  EXPECT_EQ(RunCheck({"--cases", cases, "--backend", "cuda"}).first, kNotComparable);
+  EXPECT_EQ(RunCheck({"--cases", cases, "--target", "NOSUCH"}).first, kUsage);
+  EXPECT_EQ(RunCheck({"--cases", cases, "--contract", "q7"}).first, kUsage);
+  EXPECT_EQ(RunCheck({"--cases", cases, "--repeat", "0"}).first, kUsage);
+  EXPECT_EQ(RunCheck({"--cases", cases + "/nosuch"}).first, kUsage);
+  EXPECT_EQ(RunCheck({"--model", "tiny", "--layer", "28"}).first, kUsage);
+}
+
+TEST(CheckVerb, AWholeLayerOfAModelPasses) {
+  EXPECT_EQ(RunCheck({"--model", "tiny", "--layer", "3"}).first, kPass);
+}
+
+}  // namespace
+}  // namespace lab

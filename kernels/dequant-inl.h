@@ -34,9 +34,10 @@ constexpr size_t kBlockLength<BlockQ5_K> = 256;
 template <>
 constexpr size_t kBlockLength<BlockQ6_K> = 256;
 
-// Unpack(block, sink) calls sink(Index<local>(), base, w) with the weights base + local ..
+// Unpack(block, sink) calls sink(local, base, w) with the weights base + local ..
 // base + local + kLanes - 1 of the block, in any order that rises among the vectors of one
-// remainder of base + local modulo kSums; base is a multiple of kSums.
+// remainder of base + local modulo kSums; base is a multiple of kSums, and
+// local a constant once all is inlined.
 //
 // d*sc*q and dmin*m have at most 24 bits, so only the subtraction rounds, with or without FMA.
 
@@ -57,14 +58,14 @@ HWY_INLINE IntVec Low4(IntVec v) {
 template <class Sink>
 HWY_INLINE void Unpack(const Block32F32& b, Sink&& sink) {
   Unroll<32 / kLanes>([&](auto i) LAB_LAMBDA {
-    sink(Index<i * kLanes>(), size_t{0}, hn::LoadU(Floats(), b.values + i * kLanes));
+    sink(i * kLanes, size_t{0}, hn::LoadU(Floats(), b.values + i * kLanes));
   });
 }
 
 template <class Sink>
 HWY_INLINE void Unpack(const Block32F16& b, Sink&& sink) {
   Unroll<32 / kLanes>([&](auto i) LAB_LAMBDA {
-    sink(Index<i * kLanes>(), size_t{0}, LoadHalf(Floats(), b.values + i * kLanes));
+    sink(i * kLanes, size_t{0}, LoadHalf(Floats(), b.values + i * kLanes));
   });
 }
 
@@ -74,7 +75,7 @@ HWY_INLINE void Unpack(const Block32BF16& b, Sink&& sink) {
   const hn::Rebind<uint32_t, Floats> du32;
   Unroll<32 / kLanes>([&](auto i) LAB_LAMBDA {
     const auto bits = hn::PromoteTo(du32, hn::LoadU(du16, b.values + i * kLanes));
-    sink(Index<i * kLanes>(), size_t{0}, hn::BitCast(Floats(), hn::ShiftLeft<16>(bits)));
+    sink(i * kLanes, size_t{0}, hn::BitCast(Floats(), hn::ShiftLeft<16>(bits)));
   });
 }
 
@@ -82,7 +83,7 @@ template <class Sink>
 HWY_INLINE void Unpack(const BlockQ8_0& b, Sink&& sink) {
   const FloatVec d = hn::Set(Floats(), HalfValue(b.d));
   Unroll<32 / kLanes>([&](auto i) LAB_LAMBDA {
-    sink(Index<i * kLanes>(), size_t{0}, hn::Mul(d, ToFloat(LoadBytes(b.qs + i * kLanes))));
+    sink(i * kLanes, size_t{0}, hn::Mul(d, ToFloat(LoadBytes(b.qs + i * kLanes))));
   });
 }
 
@@ -94,8 +95,8 @@ HWY_INLINE void Unpack(const BlockQ4_0& b, Sink&& sink) {
     const IntVec bytes = LoadBytes(b.qs + i * kLanes);
     const IntVec low = hn::Sub(Low4(bytes), middle);
     const IntVec high = hn::Sub(hn::ShiftRight<4>(bytes), middle);
-    sink(Index<i * kLanes>(), size_t{0}, hn::Mul(d, ToFloat(low)));
-    sink(Index<16 + i * kLanes>(), size_t{0}, hn::Mul(d, ToFloat(high)));
+    sink(i * kLanes, size_t{0}, hn::Mul(d, ToFloat(low)));
+    sink(16 + i * kLanes, size_t{0}, hn::Mul(d, ToFloat(high)));
   });
 }
 
@@ -120,8 +121,8 @@ HWY_INLINE void Unpack(const BlockQ5_0& b, Sink&& sink) {
     const IntVec bytes = LoadBytes(b.qs + i * kLanes);
     const IntVec low = hn::Or(Low4(bytes), FifthBits(fifth >> (i * kLanes)));
     const IntVec high = hn::Or(hn::ShiftRight<4>(bytes), FifthBits(fifth >> (16 + i * kLanes)));
-    sink(Index<i * kLanes>(), size_t{0}, hn::Mul(d, ToFloat(hn::Sub(low, middle))));
-    sink(Index<16 + i * kLanes>(), size_t{0}, hn::Mul(d, ToFloat(hn::Sub(high, middle))));
+    sink(i * kLanes, size_t{0}, hn::Mul(d, ToFloat(hn::Sub(low, middle))));
+    sink(16 + i * kLanes, size_t{0}, hn::Mul(d, ToFloat(hn::Sub(high, middle))));
   });
 }
 
@@ -170,8 +171,8 @@ HWY_INLINE void UnpackKQuant(const Block& b, AddFifth&& add_fifth, Sink& sink) {
       const IntVec bytes = LoadBytes(b.qs + pair * 32 + i * kLanes);
       IntVec low = Low4(bytes), high = hn::ShiftRight<4>(bytes);
       add_fifth(pair, i * kLanes, low, high);
-      sink(Index<i * kLanes>(), pair * 64, hn::MulSub(ToFloat(low), scale0, min0));
-      sink(Index<32 + i * kLanes>(), pair * 64, hn::MulSub(ToFloat(high), scale1, min1));
+      sink(i * kLanes, pair * 64, hn::MulSub(ToFloat(low), scale0, min0));
+      sink(32 + i * kLanes, pair * 64, hn::MulSub(ToFloat(high), scale1, min1));
     });
   }
 }
@@ -210,7 +211,7 @@ HWY_INLINE void Unpack(const BlockQ6_K& b, Sink&& sink) {
       const auto emit = [&](auto k, IntVec low4, IntVec high2) LAB_LAMBDA {
         const IntVec q = hn::Sub(hn::Or(low4, hn::And(high2, two_high_bits)), middle);
         const float s = scale[half * 8 + k * 2 + i * kLanes / 16];
-        sink(Index<k * 32 + i * kLanes>(), half * 128, hn::Mul(hn::Set(d, s), ToFloat(q)));
+        sink(k * 32 + i * kLanes, half * 128, hn::Mul(hn::Set(d, s), ToFloat(q)));
       };
       emit(Index<0>(), Low4(even), hn::ShiftLeft<4>(high));
       emit(Index<1>(), Low4(odd), hn::ShiftLeft<2>(high));
@@ -264,12 +265,12 @@ HWY_INLINE void DequantBlocks(const Block* b, size_t n, float* out) {
   constexpr size_t kLength = kBlockLength<Block>;
   size_t c = 0;
   for (; c + kLength <= n; c += kLength, ++b) {
-    Unpack(*b, [&](auto local, size_t base, FloatVec w)
+    Unpack(*b, [&](size_t local, size_t base, FloatVec w)
                    LAB_LAMBDA { hn::StoreU(w, Floats(), out + c + base + local); });
   }
   if (c == n) return;
   float tail[kLength];
-  Unpack(PartialBlock(b, n - c), [&](auto local, size_t base, FloatVec w)
+  Unpack(PartialBlock(b, n - c), [&](size_t local, size_t base, FloatVec w)
                                      LAB_LAMBDA { hn::StoreU(w, Floats(), tail + base + local); });
   std::memcpy(out + c, tail, (n - c) * sizeof(float));
 }
@@ -294,7 +295,7 @@ HWY_INLINE void FusedDot(const uint8_t* const (&rows)[kRows], const float* x, si
     Clear(sums[r]);
   });
   const auto add = [&](auto r, const Block& block, const float* at) LAB_LAMBDA {
-    Unpack(block, [&](auto local, size_t base, FloatVec w) LAB_LAMBDA {
+    Unpack(block, [&](size_t local, size_t base, FloatVec w) LAB_LAMBDA {
       FloatVec& sum = sums[r].v[local % kSums / kLanes];
       sum = hn::MulAdd(w, hn::LoadU(Floats(), at + base + local), sum);
     });

@@ -34,6 +34,13 @@ constexpr size_t kLanes = hn::MaxLanes(Floats());
 template <size_t kValue>
 using Index = std::integral_constant<size_t, kValue>;
 
+#if HWY_TARGET == HWY_SCALAR
+// 32 partial sums are 32 vectors here; unrolled, they make the compiler take minutes.
+template <size_t kCount, class F>
+HWY_INLINE void Unroll(F&& f) {
+  for (size_t i = 0; i < kCount; ++i) f(i);
+}
+#else
 template <class F, size_t... kIndices>
 HWY_INLINE void UnrollImpl(F& f, std::index_sequence<kIndices...>) {
   (f(Index<kIndices>()), ...);
@@ -44,6 +51,7 @@ template <size_t kCount, class F>
 HWY_INLINE void Unroll(F&& f) {
   UnrollImpl(f, std::make_index_sequence<kCount>());
 }
+#endif
 
 /// step(tag, i) for every vector of [0, n), then for every value left over with a tag of one lane:
 /// the same operations, so it does not matter where a slice begins.

@@ -104,19 +104,24 @@ class Process {
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
     const auto before = std::signal(SIGHUP, ignore_hangup_ ? SIG_IGN : SIG_DFL);
-    EXPECT_EQ(posix_spawn(&pid_, LAB_BINARY, &files_, &attributes, Pointers(args_).data(),
-                          Pointers(env).data()),
-              0);
+    if (const int error = posix_spawn(&pid_, LAB_BINARY, &files_, &attributes,
+                                      Pointers(args_).data(), Pointers(env).data())) {
+      ADD_FAILURE() << LAB_BINARY << ": " << std::strerror(error);
+      pid_ = -1;
+    }
     std::signal(SIGHUP, before);
     posix_spawnattr_destroy(&attributes);
   }
-  void Signal(int signal) { kill(pid_, signal); }
+  void Signal(int signal) {
+    ASSERT_GT(pid_, 0) << "not running; kill would signal every process";
+    kill(pid_, signal);
+  }
 
   // The limit is for a run that hangs, or computes before it looks at its flags.
   Result Finish(std::chrono::seconds limit = std::chrono::seconds(60)) {
     const auto end = std::chrono::steady_clock::now() + limit;
     int status = 0;
-    while (waitpid(pid_, &status, WNOHANG) == 0) {
+    while (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == 0) {
       if (std::chrono::steady_clock::now() >= end) {
         ADD_FAILURE() << "still running after " << limit.count() << " s";
         kill(pid_, SIGKILL);

@@ -26,4 +26,12 @@ struct GateUpArgs {
   }
 };
 
+/// Whether both matrices have the one type for which the SIMD rows are compiled side by side, that
+/// of these matrices in every Q4_K file. Others run as two matvecs, with the same bits: an instance
+/// for each type made the two slowest files of the build four times slower.
+template <class T>
+bool IsQ4kPair(const GateUpArgs<T>& a) {
+  return a.w_gate.type == BlockType::Q4_K && a.w_up.type == BlockType::Q4_K;
+}
+
 }  // namespace lab

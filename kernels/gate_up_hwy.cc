@@ -14,17 +14,15 @@ HWY_BEFORE_NAMESPACE();
 namespace lab::HWY_NAMESPACE {
 namespace {
 
-// Row r of both matrices goes over x together, block by block.
+// Row r of both matrices, Q4_K, goes over x together, block by block.
 void GateUpOneToken(const GateUpArgs<float>& a) {
-  WithBlock(a.w_gate.type, [&](auto tag) LAB_LAMBDA {
-    for (size_t r = 0; r < a.w_gate.rows; ++r) {
-      const uint8_t* const rows[2] = {a.w_gate.row(r), a.w_up.row(r)};
-      float sums[2];
-      FusedDot<typename decltype(tag)::Type>(rows, a.x, a.w_gate.cols, sums);
-      a.gate[r] = sums[0];
-      a.up[r] = sums[1];
-    }
-  });
+  for (size_t r = 0; r < a.w_gate.rows; ++r) {
+    const uint8_t* const rows[2] = {a.w_gate.row(r), a.w_up.row(r)};
+    float sums[2];
+    FusedDot<BlockQ4_K>(rows, a.x, a.w_gate.cols, sums);
+    a.gate[r] = sums[0];
+    a.up[r] = sums[1];
+  }
 }
 
 // Half of the group of unpacked rows are of w_gate, half of w_up.
@@ -58,8 +56,7 @@ void MatvecHwy(const MatvecArgs<float>& a);
 void GateUpHwy(const GateUpArgs<float>& a) {
   if (a.tokens > 1)
     return HWY_DYNAMIC_DISPATCH(GateUpTokens)(a, Scratch(kRowGroup * a.w_gate.cols));
-  if (a.w_gate.type == a.w_up.type) return HWY_DYNAMIC_DISPATCH(GateUpOneToken)(a);
-  // One by one gives the same bits, and spares an instance for every pair of types.
+  if (IsQ4kPair(a)) return HWY_DYNAMIC_DISPATCH(GateUpOneToken)(a);
   MatvecHwy({a.w_gate, nullptr, a.x, {}, a.gate, nullptr, 1, a.y_stride});
   MatvecHwy({a.w_up, nullptr, a.x, {}, a.up, nullptr, 1, a.y_stride});
 }

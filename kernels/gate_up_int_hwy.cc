@@ -13,19 +13,17 @@ HWY_BEFORE_NAMESPACE();
 namespace lab::HWY_NAMESPACE {
 namespace {
 
-// Row r of both matrices goes over the activations together, block by block.
+// Row r of both matrices, Q4_K, goes over the activations together, block by block.
 template <size_t kPlanes>
 HWY_INLINE void GateUp(const GateUpArgs<float>& a, float* sums) {
   const auto x = Prepare<kPlanes>(a.w_gate.type, a.xq_gate, a.tokens, sums);
-  WithQuantBlock(a.w_gate.type, [&](auto tag) LAB_LAMBDA {
-    for (size_t r = 0; r < a.w_gate.rows; ++r) {
-      const uint8_t* const rows[2] = {a.w_gate.row(r), a.w_up.row(r)};
-      RowsAllTokens<typename decltype(tag)::Type>(
-          rows, x, a.w_gate.cols, a.tokens, [&](size_t matrix, size_t t, float sum) LAB_LAMBDA {
-            (matrix == 0 ? a.gate : a.up)[t * a.y_stride + r] = sum;
-          });
-    }
-  });
+  for (size_t r = 0; r < a.w_gate.rows; ++r) {
+    const uint8_t* const rows[2] = {a.w_gate.row(r), a.w_up.row(r)};
+    RowsAllTokens<BlockQ4_K>(rows, x, a.w_gate.cols, a.tokens,
+                             [&](size_t matrix, size_t t, float sum) LAB_LAMBDA {
+                               (matrix == 0 ? a.gate : a.up)[t * a.y_stride + r] = sum;
+                             });
+  }
 }
 
 void GateUpQ8(const GateUpArgs<float>& a, float* sums) {
@@ -45,7 +43,6 @@ HWY_EXPORT(GateUpQ8);
 HWY_EXPORT(GateUpQ16);
 void MatvecQ8Hwy(const MatvecArgs<float>& a);
 void MatvecQ16Hwy(const MatvecArgs<float>& a);
-void GateUpHwy(const GateUpArgs<float>& a);
 
 namespace {
 
@@ -57,16 +54,13 @@ MatvecArgs<float> OneMatrix(const GateUpArgs<float>& a, const WeightView& w,
 }  // namespace
 
 void GateUpQ8Hwy(const GateUpArgs<float>& a) {
-  if (!a.xq_gate.hi && !a.xq_up.hi) return GateUpHwy(a);
-  if (a.w_gate.type == a.w_up.type)
+  if (IsQ4kPair(a))
     return HWY_DYNAMIC_DISPATCH(GateUpQ8)(a, Scratch(a.tokens * a.w_gate.cols / 32));
-  // Types that differ: there is no kernel for every pair of them, and files that mix them are rare.
   MatvecQ8Hwy(OneMatrix(a, a.w_gate, a.xq_gate, a.gate));
   MatvecQ8Hwy(OneMatrix(a, a.w_up, a.xq_up, a.up));
 }
 void GateUpQ16Hwy(const GateUpArgs<float>& a) {
-  if (!a.xq_gate.hi && !a.xq_up.hi) return GateUpHwy(a);
-  if (a.w_gate.type == a.w_up.type)
+  if (IsQ4kPair(a))
     return HWY_DYNAMIC_DISPATCH(GateUpQ16)(a, Scratch(a.tokens * a.w_gate.cols / 32));
   MatvecQ16Hwy(OneMatrix(a, a.w_gate, a.xq_gate, a.gate));
   MatvecQ16Hwy(OneMatrix(a, a.w_up, a.xq_up, a.up));

@@ -15,15 +15,23 @@ struct RopeArgs {
   const T* cos;  ///< [tokens, head_dim/2]
   const T* sin;  ///< [tokens, head_dim/2]
   size_t tokens, heads, head_dim, stride;
+  size_t first_position = 0;  ///< what the tables were made of; rows read the tables alone
+  float base = 0;
 
   size_t Items() const { return tokens; }
   size_t Work() const { return 2 * tokens * heads * head_dim; }
   RopeArgs Slice(size_t begin, size_t end) const {
     const size_t half = head_dim / 2;
-    return {x + begin * stride, y + begin * stride,
-            cos + begin * half, sin + begin * half,
-            end - begin,        heads,
-            head_dim,           stride};
+    return {x + begin * stride,
+            y + begin * stride,
+            cos + begin * half,
+            sin + begin * half,
+            end - begin,
+            heads,
+            head_dim,
+            stride,
+            first_position + begin,
+            base};
   }
 };
 

@@ -60,16 +60,17 @@ bool Binding<T>::guards_intact() const {
 }
 
 template <class T>
-void Binding<T>::RunQuantize(const Row& row, int threads) {
+bool Binding<T>::RunQuantize(const RowUse& use, int threads) {
   const size_t n = c_.n(), block = n % 256 == 0 ? 256 : 32;
   GuardedBuffer<int8_t> hi("hi", c_.tokens, n), lo("lo", c_.tokens, n);
   GuardedBuffer<float> scale("scale", c_.tokens, n / block);
   GuardedBuffer<int32_t> sums("sums", c_.tokens, n / 16);
   const bool two_planes = contract_ == Contract::q16;
-  RunRow(row,
-         QuantizeArgs<T>{Input(c_.x), hi.data(), two_planes ? lo.data() : nullptr, scale.data(),
-                         sums.data(), c_.tokens, n, block},
-         threads);
+  const bool changed =
+      RunUse(use,
+             QuantizeArgs<T>{Input(c_.x), hi.data(), two_planes ? lo.data() : nullptr, scale.data(),
+                             sums.data(), c_.tokens, n, block},
+             threads);
   integer_guards_intact_ =
       hi.guards_intact() && lo.guards_intact() && scale.guards_intact() && sums.guards_intact();
   const QuantizedView view = {hi.data(), two_planes ? lo.data() : nullptr, nullptr, nullptr, n,
@@ -78,24 +79,26 @@ void Binding<T>::RunQuantize(const Row& row, int threads) {
   for (size_t i = 0; i < hi.size(); ++i) q[i] = static_cast<T>(view.Integer(i));
   std::copy_n(scale.data(), scale.size(), Output("scale", c_.tokens, n / block));
   std::copy_n(sums.data(), sums.size(), Output("sums", c_.tokens, n / 16));
+  return changed;
 }
 
 template <class T>
-void Binding<T>::RunRope(const Row& row, int threads) {
+bool Binding<T>::RunRope(const RowUse& use, int threads) {
   const size_t half = c_.head_dim / 2;
   std::vector<T>& cos = inputs_.emplace_back(c_.tokens * half);
   std::vector<T>& sin = inputs_.emplace_back(c_.tokens * half);
   for (size_t t = 0; t < c_.tokens; ++t)
     FillRopeAngles(c_.rope_base, c_.head_dim, c_.first_position + t, &cos[t * half],
                    &sin[t * half]);
-  RunRow(row,
-         RopeArgs<T>{Input(c_.x), Output("y", c_.tokens, c_.n()), cos.data(), sin.data(), c_.tokens,
-                     c_.heads, c_.head_dim, c_.n()},
-         threads);
+  return RunUse(
+      use,
+      RopeArgs<T>{Input(c_.x), Output("y", c_.tokens, c_.n()), cos.data(), sin.data(), c_.tokens,
+                  c_.heads, c_.head_dim, c_.n(), c_.first_position, c_.rope_base},
+      threads);
 }
 
 template <class T>
-void Binding<T>::RunAttention(const Row& row, int threads) {
+bool Binding<T>::RunAttention(const RowUse& use, int threads) {
   const size_t q_dim = c_.n(), kv_dim = c_.kv_heads * c_.head_dim;
   const auto half = [&](const std::vector<float>& values) {
     std::vector<uint16_t>& copy = halves_.emplace_back(values.size() + kPadding, uint16_t{0x7e00});
@@ -119,11 +122,11 @@ void Binding<T>::RunAttention(const Row& row, int threads) {
   args.head_dim = c_.head_dim;
   args.q_stride = args.y_stride = q_dim;
   args.kv_stride = kv_dim;
-  RunRow(row, args, threads);
+  return RunUse(use, args, threads);
 }
 
 template <class T>
-void Binding<T>::Run(const Row& row, int threads) {
+bool Binding<T>::Run(const RowUse& use, int threads) {
   outputs_.clear();
   const size_t tokens = c_.tokens, n = c_.n();
   const auto integers = [&](const WeightView& w) {
@@ -132,23 +135,23 @@ void Binding<T>::Run(const Row& row, int threads) {
   switch (c_.op) {
     case Op::q4k_dequant:
     case Op::q6k_dequant:
-      return RunRow(row, DequantArgs<T>{Weight(c_.w), Output("y", c_.w.rows, c_.w.cols)}, threads);
+      return RunUse(use, DequantArgs<T>{Weight(c_.w), Output("y", c_.w.rows, c_.w.cols)}, threads);
     case Op::embed:
-      return RunRow(
-          row, EmbedArgs<T>{Weight(c_.w), c_.ids.data(), Output("y", tokens, c_.w.cols), tokens},
+      return RunUse(
+          use, EmbedArgs<T>{Weight(c_.w), c_.ids.data(), Output("y", tokens, c_.w.cols), tokens},
           threads);
     case Op::rms_norm:
-      return RunRow(
-          row,
+      return RunUse(
+          use,
           RmsNormArgs<T>{Input(c_.x), Floats(c_.vector), Output("y", tokens, n), tokens, n, c_.eps},
           threads);
     case Op::quantize:
-      return RunQuantize(row, threads);
+      return RunQuantize(use, threads);
     case Op::matvec:
     case Op::down_proj: {
       T* y = Output("y", tokens, c_.w.rows);
       T* before = c_.vector.empty() ? nullptr : Output("y_before_bias", tokens, c_.w.rows);
-      return RunRow(row,
+      return RunUse(use,
                     MatvecArgs<T>{Weight(c_.w), Floats(c_.vector), Input(c_.x), integers(c_.w), y,
                                   before, tokens, c_.w.rows},
                     threads);
@@ -156,26 +159,27 @@ void Binding<T>::Run(const Row& row, int threads) {
     case Op::gate_up: {
       T* gate = Output("gate", tokens, c_.w.rows);
       T* up = Output("up", tokens, c_.w.rows);
-      return RunRow(row,
+      return RunUse(use,
                     GateUpArgs<T>{Weight(c_.w), Weight(c_.w_up), Input(c_.x), integers(c_.w),
                                   integers(c_.w_up), gate, up, tokens, c_.w.rows},
                     threads);
     }
     case Op::rope:
-      return RunRope(row, threads);
+      return RunRope(use, threads);
     case Op::gqa_attention:
-      return RunAttention(row, threads);
+      return RunAttention(use, threads);
     case Op::residual_add:
-      return RunRow(
-          row, ResidualAddArgs<T>{Input(c_.x), Input(c_.x2), Output("y", tokens, n), tokens * n},
+      return RunUse(
+          use, ResidualAddArgs<T>{Input(c_.x), Input(c_.x2), Output("y", tokens, n), tokens * n},
           threads);
     case Op::silu:
-      return RunRow(row, SiluArgs<T>{Input(c_.x), Output("y", tokens, n), tokens * n}, threads);
+      return RunUse(use, SiluArgs<T>{Input(c_.x), Output("y", tokens, n), tokens * n}, threads);
     case Op::swiglu:
-      return RunRow(row,
+      return RunUse(use,
                     SwigluArgs<T>{Input(c_.x), Input(c_.x2), Output("y", tokens, n), tokens * n},
                     threads);
   }
+  return false;
 }
 
 template class Binding<float>;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lab/case.h"
-#include "lab/registry.h"
+#include "lab/mutants.h"
 
 namespace lab {
 
@@ -55,8 +55,9 @@ class Binding {
  public:
   Binding(const Case& c, Contract contract, bool half_kv);
 
-  /// Runs a row on the case; its op must be the case's.
-  void Run(const Row& row, int threads);
+  /// Runs a row on the case; its op must be the case's. Whether its mutant, if any, made a
+  /// difference.
+  bool Run(const RowUse& use, int threads);
 
   /// What the row wrote, by name ("y", or "gate" and "up", or "q", "scale", "sums").
   const std::deque<GuardedBuffer<T>>& outputs() const { return outputs_; }
@@ -70,9 +71,9 @@ class Binding {
   const float* Floats(const std::vector<float>& values);
   WeightView Weight(const WeightView& w);
   T* Output(const char* name, size_t tokens, size_t n);
-  void RunQuantize(const Row& row, int threads);
-  void RunAttention(const Row& row, int threads);
-  void RunRope(const Row& row, int threads);
+  bool RunQuantize(const RowUse& use, int threads);
+  bool RunAttention(const RowUse& use, int threads);
+  bool RunRope(const RowUse& use, int threads);
 
   const Case& c_;
   Contract contract_;

@@ -304,6 +304,11 @@ void WriteCaseFile(const std::string& stem, const CaseFile& file) {
   toml_out.Commit();
 }
 
+std::string CasesFolder(const std::string& folder) {
+  const char* env = std::getenv("LAB_CASES");
+  return !folder.empty() ? folder : env && *env ? env : "cases";
+}
+
 std::vector<std::string> FindCaseFiles(const std::string& folder) {
   std::error_code error;
   std::vector<std::string> paths;

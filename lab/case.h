@@ -62,6 +62,9 @@ class CaseFilter {
   std::vector<std::string> globs_;
 };
 
+/// Where cases come from: `folder` if it is named, else $LAB_CASES, else ./cases.
+std::string CasesFolder(const std::string& folder);
+
 /// The .toml files of a folder by name. Throws Error when there is no such folder.
 std::vector<std::string> FindCaseFiles(const std::string& folder);
 

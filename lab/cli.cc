@@ -62,10 +62,26 @@ void AddFormat(CLI::App& app, std::string& format) {
       ->type_name("text|jsonl");
 }
 
-Format ParseFormat(const std::string& format) {
-  constexpr std::string_view kNames[] = {"text", "jsonl"};
+void AddTableFormat(CLI::App& app, std::string& format) {
+  app.add_option("--format", format, "text for eyes (default), jsonl, csv or md for others")
+      ->type_name("text|jsonl|csv|md");
+}
+
+namespace {
+
+Format FormatOf(const std::string& format, std::span<const std::string_view> names) {
   return format.empty() ? Format::text
-                        : static_cast<Format>(IndexOfName(kNames, format, "--format"));
+                        : static_cast<Format>(IndexOfName(names, format, "--format"));
+}
+constexpr std::string_view kFormatNames[] = {"text", "jsonl", "csv", "md"};
+
+}  // namespace
+
+Format ParseFormat(const std::string& format) {
+  return FormatOf(format, std::span(kFormatNames).first(2));
+}
+Format ParseTableFormat(const std::string& format) {
+  return FormatOf(format, kFormatNames);
 }
 
 void AddModel(CLI::App& app, std::string& model) {

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "lab/table.h"
+
 namespace lab {
 
 /// A subcommand. `run` gets argv from the verb's own name on and returns the exit code.
@@ -28,10 +30,12 @@ int CmdCheck(int argc, char** argv);
 /// nearest spelling for an unknown flag.
 bool ParseArgs(CLI::App& app, int argc, char** argv);
 
-enum class Format { text, jsonl };
 /// Adds --format text|jsonl.
 void AddFormat(CLI::App& app, std::string& format);
 Format ParseFormat(const std::string& format);
+/// Where a table comes out: also csv and md.
+void AddTableFormat(CLI::App& app, std::string& format);
+Format ParseTableFormat(const std::string& format);
 
 /// The --model option and what it means when absent (LAB_MODEL, the fetched file, tiny).
 void AddModel(CLI::App& app, std::string& model);

@@ -1,72 +1,114 @@
-// lab capture: the inputs of one layer's ops, from a real run, as committed cases.
-#include <sys/stat.h>
-
+// lab capture: the inputs of one layer's ops, from a real run, as cases to commit or to export.
 #include "lab/capture.h"
 #include "lab/cli.h"
 #include "lab/error.h"
+#include "lab/export.h"
 #include "lab/output.h"
 #include "lab/parallel.h"
 #include "lab/sha256.h"
 #include "model/tokenizer.h"
 
 namespace lab {
+namespace {
 
-int CmdCapture(int argc, char** argv) {
-  std::string model_name, prompt = "What is 2+2?", prompt_file, tokens, out, only;
+struct Flags {
+  std::string model, prompt = "What is 2+2?", prompt_file, tokens, out, ops, exports, from;
   size_t layer = 3, rows = 64, queries = 0;
   int threads = DefaultThreads();
+};
+
+bool ParseFlags(int argc, char** argv, Flags& f) {
   CLI::App app(
       "Runs the oracle on a prompt and writes the inputs of every op of one layer: NAME.toml and "
-      "NAME.safetensors.",
+      "NAME.safetensors\n"
+      "for 'lab check', or with --export as plain arrays for kernels in other programs.",
       "lab capture");
-  AddModel(app, model_name);
-  app.add_option("--layer", layer, "which layer (default 3)")->type_name("L");
-  auto* text = app.add_option("--prompt", prompt, "text to run (default \"What is 2+2?\")");
-  auto* file = app.add_option("--prompt-file", prompt_file, "text from a file; - is standard input")
-                   ->excludes(text);
-  app.add_option("--tokens", tokens, "token ids instead of text")->excludes(text, file);
+  AddModel(app, f.model);
+  app.add_option("--layer", f.layer, "which layer (default 3)")->type_name("L");
+  auto* text = app.add_option("--prompt", f.prompt, "text to run (default \"What is 2+2?\")");
+  auto* file =
+      app.add_option("--prompt-file", f.prompt_file, "text from a file; - is standard input")
+          ->excludes(text);
+  auto* tokens =
+      app.add_option("--tokens", f.tokens, "token ids instead of text")->excludes(text, file);
   app.add_option(
-         "--rows", rows,
+         "--rows", f.rows,
          "rows to keep of each matrix, spread evenly, with all columns; 0: all (default 64)")
       ->type_name("N");
-  app.add_option("--queries", queries, "query tokens to keep for the attention; 0: all (default)")
+  app.add_option("--queries", f.queries, "query tokens to keep for the attention; 0: all (default)")
       ->type_name("N");
-  app.add_option("--ops", only, "only cases whose name or op matches one of these globs")
+  app.add_option("--ops", f.ops, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
-  app.add_option("--threads", threads, "1 to 1024 (default: the cores of this machine)");
-  app.add_option("-o,--output", out, "where to write, without ending")
-      ->required()
-      ->type_name("cases/NAME");
-  app.footer("Example:\n  lab capture --layer 3 --prompt \"What is 2+2?\" -o cases/layer3");
-  if (!ParseArgs(app, argc, argv)) return kPass;
-  CheckThreads(threads);
+  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  app.add_option("-o,--output", f.out, "where to write, without ending")->type_name("cases/NAME");
+  app.add_option("--export", f.exports,
+                 "write each case as .npy files, raw blocks and a README, for kernels elsewhere")
+      ->type_name("DIR");
+  app.add_option("--from", f.from, "with --export: cases captured before, from this folder")
+      ->type_name("cases")
+      ->excludes(text, file, tokens);
+  app.footer(
+      "Examples:\n"
+      "  lab capture --layer 3 --prompt \"What is 2+2?\" -o cases/layer3\n"
+      "  lab capture --from cases --ops L03.gate_up --export /tmp/gate_up");
+  if (!ParseArgs(app, argc, argv)) return false;
+  CheckThreads(f.threads);
+  if (f.out.empty() && f.exports.empty()) Fail("name what to write: -o cases/NAME or --export DIR");
+  if (!f.from.empty() && !f.out.empty()) Fail("-o: --from reads cases that are written already");
+  return true;
+}
 
-  const Qwen2 model = OpenModel(ResolveModel(model_name));
-  if (layer >= model.config.layers)
-    Fail("--layer {}: the model has layers 0 to {}", layer, model.config.layers - 1);
+CaseFile CaptureFromModel(const Flags& f) {
+  const Qwen2 model = OpenModel(ResolveModel(f.model));
+  if (f.layer >= model.config.layers)
+    Fail("--layer {}: the model has layers 0 to {}", f.layer, model.config.layers - 1);
   CaseFile cases;
   cases.model = model.name().substr(model.name().rfind('/') + 1);
   if (model.source->file().is_file())
     cases.sha256 = Sha256OfFile(model.name(), model.source->file().bytes());
-  cases.layer = layer;
-  if (tokens.empty()) {
-    cases.prompt = prompt_file.empty() ? prompt : ReadText(prompt_file);
+  cases.layer = f.layer;
+  if (f.tokens.empty()) {
+    cases.prompt = f.prompt_file.empty() ? f.prompt : ReadText(f.prompt_file);
     cases.ids = Tokenizer(*model.source).Encode(cases.prompt);
   } else {
-    cases.ids = ParseIds(tokens, model.config.vocab);
+    cases.ids = ParseIds(f.tokens, model.config.vocab);
   }
   if (cases.ids.empty()) Fail("the prompt is empty; there is nothing to run");
   if (cases.ids.size() > model.config.context_length)
     Fail("{} tokens do not fit the context of {} of this model", cases.ids.size(),
          model.config.context_length);
-  cases.cases = CaptureCases(model, layer, cases.ids, rows, queries, threads);
-  const CaseFilter filter(only);
+  cases.cases = CaptureCases(model, f.layer, cases.ids, f.rows, f.queries, f.threads);
+  return cases;
+}
+
+CaseFile ReadFolder(const std::string& folder) {
+  CaseFile all;
+  for (const std::string& path : FindCaseFiles(folder)) {
+    CaseFile file = ReadCaseFile(path);
+    std::move(file.cases.begin(), file.cases.end(), std::back_inserter(all.cases));
+  }
+  return all;
+}
+
+}  // namespace
+
+int CmdCapture(int argc, char** argv) {
+  Flags f;
+  if (!ParseFlags(argc, argv, f)) return kPass;
+  CaseFile cases = f.from.empty() ? CaptureFromModel(f) : ReadFolder(f.from);
+  const CaseFilter filter(f.ops);
   std::erase_if(cases.cases, [&](const Case& c) { return !filter.Has(c); });
   if (cases.cases.empty())
-    throw Error(kNotComparable,
-                fmt::format("--ops {}: no case of this layer has such a name or op", only));
-  WriteCaseFile(out, cases);
-  fmt::print(stderr, "lab: {} cases in {}.toml and {}.safetensors\n", cases.cases.size(), out, out);
+    throw Error(kNotComparable, fmt::format("--ops {}: no case has such a name or op", f.ops));
+  if (!f.exports.empty()) {
+    for (const Case& c : cases.cases) ExportCase(c, f.exports);
+    fmt::print(stderr, "lab: {} cases in {}\n", cases.cases.size(), f.exports);
+  }
+  if (!f.out.empty()) {
+    WriteCaseFile(f.out, cases);
+    fmt::print(stderr, "lab: {} cases in {}.toml and {}.safetensors\n", cases.cases.size(), f.out,
+               f.out);
+  }
   return kPass;
 }
 

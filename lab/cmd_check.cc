@@ -1,38 +1,30 @@
 // lab check: every row on every case, judged against the oracle of its contract.
-#include <unistd.h>
-
 #include <algorithm>
-#include <cmath>
-#include <nlohmann/json.hpp>
 #include <optional>
 
+#include "lab/candidate.h"
 #include "lab/capture.h"
+#include "lab/check_report.h"
 #include "lab/cli.h"
 #include "lab/error.h"
-#include "lab/judge.h"
+#include "lab/mutant_matrix.h"
 #include "lab/names.h"
-#include "lab/output.h"
 #include "lab/parallel.h"
+#include "lab/redraw.h"
 #include "lab/simd_target.h"
-#include "lab/table.h"
+#include "lab/use.h"
 #include "model/tokenizer.h"
 
 namespace lab {
 namespace {
 
 struct Flags {
-  std::string ops, backend, contract, cases, folder, target, model, format;
+  std::string ops, backend, contract, cases, folder, target, model, require, shard, format, mutant,
+      candidate;
+  std::vector<std::string> use, merge;
   size_t layer = 3;
-  int repeat = 1, threads = DefaultThreads();
-  bool worst = false;
-};
-
-// One line of the report.
-struct Line {
-  std::string case_name, row, target, kv;
-  Contract contract;
-  Verdict verdict;
-  double method_error = 0;  // relative; 0 under f32
+  int repeat = 1, fresh = 0, threads = DefaultThreads();
+  bool worst = false, mutants = false;
 };
 
 bool ParseFlags(int argc, char** argv, Flags& f) {
@@ -56,11 +48,56 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("--layer", f.layer, "with --model: which layer (default 3)")->type_name("L");
   app.add_option("--repeat", f.repeat, "run each row so often and demand the same bits (default 1)")
       ->type_name("N");
+  app.add_option("--fresh", f.fresh,
+                 "redraw the inputs of every case N times instead of taking them as captured")
+      ->type_name("N");
+  auto* mutants = app.add_flag("--mutants", f.mutants,
+                               "judge the judge: wrap every row in every mutant; each must fail");
+  app.add_option("--mutant", f.mutant, "with --mutants: only these")
+      ->type_name("GLOB,...")
+      ->needs(mutants);
+  app.add_option("--use", f.use, "run an op under a mutant, to see it fail: silu=mutant:gelu")
+      ->type_name("OP=mutant:NAME")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->excludes(mutants);
+  app.add_option("--candidate", f.candidate,
+                 "judge an output computed elsewhere ('lab capture --export' writes the inputs)")
+      ->type_name("OUT.safetensors")
+      ->excludes(mutants);
+  app.add_option("--require", f.require, "exit 125 unless rows of this backend ran: ref, hwy, cuda")
+      ->type_name("BACKEND");
+  app.add_option("--shard", f.shard, "only the I-th of N parts of the cases, I from 1")
+      ->type_name("I/N");
+  app.add_option("--merge", f.merge, "report on the JSON lines of earlier runs (of shards)")
+      ->type_name("FILE");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   app.add_flag("--worst", f.worst, "largest error first");
-  AddFormat(app, f.format);
+  AddTableFormat(app, f.format);
   app.footer("Example:\n  lab check --op gate_up --repeat 10");
   return ParseArgs(app, argc, argv);
+}
+
+std::vector<std::string> Globs(const std::string& text) {
+  return text.empty() ? std::vector<std::string>{} : CLI::detail::split(text, ',');
+}
+
+bool MatchesAny(const std::vector<std::string>& globs, std::string_view name) {
+  return std::any_of(globs.begin(), globs.end(),
+                     [&](const std::string& g) { return GlobMatch(g, name); });
+}
+
+// Leaves every N-th case, beginning with the I-th.
+void TakeShard(const std::string& shard, std::vector<Case>& cases) {
+  if (shard.empty()) return;
+  size_t part = 0, parts = 0;
+  char rest = 0;
+  if (std::sscanf(shard.c_str(), "%zu/%zu%c", &part, &parts, &rest) != 2 || part < 1 ||
+      part > parts)
+    Fail("--shard {}: expected I/N with I from 1 to N", Printable(shard));
+  std::vector<Case> kept;
+  for (size_t i = part - 1; i < cases.size(); i += parts) kept.push_back(std::move(cases[i]));
+  cases = std::move(kept);
 }
 
 std::vector<Case> LoadCases(const Flags& f) {
@@ -72,16 +109,20 @@ std::vector<Case> LoadCases(const Flags& f) {
     const std::vector<int32_t> ids = Tokenizer(*model.source).Encode("What is 2+2?");
     cases = CaptureCases(model, f.layer, ids, 0, 0, f.threads);
   } else {
-    const char* env = std::getenv("LAB_CASES");
-    const std::string folder = !f.folder.empty() ? f.folder : env && *env ? env : "cases";
-    for (const std::string& path : FindCaseFiles(folder)) {
+    for (const std::string& path : FindCaseFiles(CasesFolder(f.folder))) {
       CaseFile file = ReadCaseFile(path);
       std::move(file.cases.begin(), file.cases.end(), std::back_inserter(cases));
     }
   }
   const CaseFilter filter(f.cases);
   std::erase_if(cases, [&](const Case& c) { return !filter.Has(c); });
-  return cases;
+  if (cases.empty()) throw Error(kNotComparable, "no case matches --case");
+  TakeShard(f.shard, cases);
+  if (f.fresh == 0) return cases;
+  std::vector<Case> redrawn;
+  for (int seed = 1; seed <= f.fresh; ++seed)
+    for (const Case& c : cases) redrawn.push_back(Redrawn(c, static_cast<uint64_t>(seed)));
+  return redrawn;
 }
 
 std::vector<const Row*> SelectRows(const Flags& f) {
@@ -89,27 +130,27 @@ std::vector<const Row*> SelectRows(const Flags& f) {
   std::optional<Contract> contract;
   if (!f.backend.empty()) backend = ParseBackend(f.backend, "--backend");
   if (!f.contract.empty()) contract = ParseContract(f.contract, "--contract");
-  const std::vector<std::string> globs =
-      f.ops.empty() ? std::vector<std::string>{} : CLI::detail::split(f.ops, ',');
+  const std::vector<std::string> globs = Globs(f.ops);
   std::vector<const Row*> rows;
   for (const Row& row : Rows()) {
-    const auto matches = [&](const std::string& g) {
-      return GlobMatch(g, NameOf(row.op)) || GlobMatch(g, row.function);
-    };
     if (row.backend == Backend::oracle) continue;  // it is what the others are judged against
     if (backend && row.backend != *backend) continue;
     if (contract && row.contract != *contract) continue;
-    if (!globs.empty() && std::none_of(globs.begin(), globs.end(), matches)) continue;
+    if (!globs.empty() && !MatchesAny(globs, NameOf(row.op)) && !MatchesAny(globs, row.function))
+      continue;
     rows.push_back(&row);
   }
+  if (rows.empty())
+    throw Error(kNotComparable, "no kernel row matches --op, --backend and --contract");
   return rows;
 }
 
 // Checks the rows on one case. Oracles are run once for each contract and KV type.
 class CaseChecker {
  public:
-  CaseChecker(const Flags& flags, const Case& c, std::vector<Line>& lines)
-      : f_(flags), c_(c), lines_(lines) {}
+  CaseChecker(const Flags& flags, const std::vector<UseRule>& rules, const Case& c,
+              std::vector<CheckLine>& lines)
+      : f_(flags), rules_(rules), c_(c), lines_(lines), oracles_(c) {}
 
   void Check(const Row& row) {
     const bool attention = row.op == Op::gqa_attention;
@@ -119,17 +160,20 @@ class CaseChecker {
 
  private:
   void CheckKv(const Row& row, bool half_kv, const char* kv) {
-    const std::vector<Expected>& expected = ExpectedFor(row.contract, half_kv);
+    const std::vector<Expected>& expected = oracles_.Of(row.contract, half_kv);
     const bool exact_contract = row.contract == Contract::f32 && !half_kv;
     const double method = exact_contract || row.op == Op::quantize
                               ? 0
-                              : MethodError(expected, ExpectedFor(Contract::f32, false));
+                              : MethodError(expected, oracles_.Of(Contract::f32, false));
+    const RowUse use = UseOf(row);
+    const std::string name = std::string(row.function) +
+                             (use.mutant ? fmt::format("+{}", use.mutant->name) : std::string());
     const auto add = [&](const std::string& target, Verdict v) {
       lines_.push_back(
-          {c_.name, std::string(row.function), target, kv, row.contract, std::move(v), method});
+          {c_.name, name, target, kv, std::string(NameOf(row.contract)), std::move(v), method});
     };
     if (row.backend != Backend::hwy) {
-      add("-", JudgeRow(c_, row, expected, half_kv, f_.threads, f_.repeat, 1));
+      add("-", JudgeRow(c_, use, expected, half_kv, f_.threads, f_.repeat, 1));
       return;
     }
     for (const SimdTarget& target : SimdTargets()) {
@@ -142,101 +186,39 @@ class CaseChecker {
         continue;
       }
       UseSimdTarget(target.name);
-      add(target.name, JudgeRow(c_, row, expected, half_kv, f_.threads, f_.repeat, target.lanes));
+      add(target.name, JudgeRow(c_, use, expected, half_kv, f_.threads, f_.repeat, target.lanes));
     }
     UseSimdTarget("");
   }
 
-  const std::vector<Expected>& ExpectedFor(Contract contract, bool half_kv) {
-    std::optional<std::vector<Expected>>& slot = expected_[static_cast<size_t>(contract)][half_kv];
-    if (!slot) slot = ExpectedOf(c_, contract, half_kv);
-    return *slot;
+  RowUse UseOf(const Row& row) const {
+    RowUse use = {&row};
+    for (const UseRule& rule : rules_)
+      if (rule.op == row.op) use.mutant = rule.mutant;
+    return use;
   }
 
   const Flags& f_;
+  const std::vector<UseRule>& rules_;
   const Case& c_;
-  std::vector<Line>& lines_;
-  std::optional<std::vector<Expected>> expected_[3][2];
+  std::vector<CheckLine>& lines_;
+  Oracles oracles_;
 };
 
-std::string WorstElement(const Verdict& v) {
-  return v.compared == 0 ? "" : fmt::format("{}[t{}, {}]", v.output, v.token, v.channel);
+int CheckMutants(const Flags& f, const std::vector<const Row*>& rows,
+                 const std::vector<Case>& cases) {
+  const std::vector<std::string> globs = Globs(f.mutant);
+  std::vector<const Mutant*> mutants;
+  for (const Mutant& m : Mutants())
+    if (globs.empty() || MatchesAny(globs, m.name)) mutants.push_back(&m);
+  if (mutants.empty()) throw Error(kNotComparable, "no mutant matches --mutant");
+  return ReportMutants(RunMutants(mutants, rows, cases, f.threads), ParseTableFormat(f.format));
 }
 
-std::string ToText(const std::vector<Line>& lines) {
-  Table table({"verdict", "row", "target", "kv", "case", "err/tol", "worst", "got", "oracle",
-               "method", "why"});
-  for (const Line& line : lines) {
-    const Verdict& v = line.verdict;
-    const bool ran = v.compared > 0;
-    table.Add({std::string(NameOf(v.status)), line.row, line.target, line.kv, line.case_name,
-               ran ? fmt::format("{:.3f}", v.worst) : "", WorstElement(v),
-               ran ? fmt::format("{:.7g}", v.got) : "",
-               ran ? fmt::format("{:.7g}", v.expected) : "",
-               line.method_error > 0 ? fmt::format("{:.1e}", line.method_error) : "", v.why});
-  }
-  return table.ToText();
-}
-
-std::string ToJsonl(const std::vector<Line>& lines) {
-  using Json = nlohmann::ordered_json;
-  const auto number = [](double x) {
-    return std::isfinite(x) ? Json(x) : Json(fmt::format("{}", x));
-  };
-  std::string out;
-  for (const Line& line : lines) {
-    const Verdict& v = line.verdict;
-    const Json record = {{"kind", "verdict"},
-                         {"verdict", v.status == Status::fail ? "fail" : NameOf(v.status)},
-                         {"row", line.row},
-                         {"contract", NameOf(line.contract)},
-                         {"target", line.target},
-                         {"kv", line.kv},
-                         {"case", line.case_name},
-                         {"compared", v.compared},
-                         {"err_over_tol", number(v.worst)},
-                         {"output", v.output},
-                         {"token", v.token},
-                         {"channel", v.channel},
-                         {"got", number(v.got)},
-                         {"expected", number(v.expected)},
-                         {"method_error", number(line.method_error)},
-                         {"why", v.why}};
-    out += record.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  }
-  return out;
-}
-
-// Passed, failed, the rest; how many elements; how close the closest pass came.
-int Summary(const std::vector<Line>& lines, Format format) {
-  size_t counts[4] = {};
-  uint64_t compared = 0;
-  double worst = 0;
-  for (const Line& line : lines) {
-    ++counts[static_cast<size_t>(line.verdict.status)];
-    compared += line.verdict.compared;
-    if (line.verdict.status == Status::pass) worst = std::max(worst, line.verdict.worst);
-  }
-  if (format == Format::text) {
-    PrintOut(
-        fmt::format("\n{} passed, {} failed, {} not built, {} not run; {} elements compared, worst "
-                    "pass {:.3f} of its tolerance\n",
-                    counts[0], counts[1], counts[2], counts[3], compared, worst));
-  } else {
-    PrintOut(nlohmann::ordered_json{{"kind", "summary"},
-                                    {"passed", counts[0]},
-                                    {"failed", counts[1]},
-                                    {"not_built", counts[2]},
-                                    {"not_run", counts[3]},
-                                    {"compared", compared},
-                                    {"worst_pass", worst}}
-                 .dump() +
-             "\n");
-  }
-  if (counts[1] > 0) return kNumericFailure;
-  if (counts[0] > 0) return kPass;
-  fmt::print(stderr, "lab: nothing was compared\n");
-  return counts[2] + counts[3] > 0 ? kCannotRun : kNotComparable;
+// Whether a row of that backend was built and ran.
+bool Ran(const std::vector<const Row*>& rows, Backend backend) {
+  return std::any_of(rows.begin(), rows.end(),
+                     [&](const Row* row) { return row->backend == backend && row->run; });
 }
 
 }  // namespace
@@ -246,28 +228,32 @@ int CmdCheck(int argc, char** argv) {
   if (!ParseFlags(argc, argv, f)) return kPass;
   CheckThreads(f.threads);
   if (f.repeat < 1) Fail("--repeat: {} is not at least 1", f.repeat);
-  const Format format = ParseFormat(f.format);
+  if (f.fresh < 0) Fail("--fresh: {} is not at least 0", f.fresh);
+  const Format format = ParseTableFormat(f.format);
+  if (!f.merge.empty()) return ReportCheck(ReadCheckLines(f.merge), format, f.worst);
   UseSimdTarget(f.target);
+  const std::vector<UseRule> rules = ParseUse(f.use, Contract::f32, 0);
+  for (const UseRule& rule : rules)
+    if (rule.row) Fail("--use {}: only mutants here; --op chooses rows", rule.text);
   const std::vector<const Row*> rows = SelectRows(f);
+  if (!f.require.empty() && !Ran(rows, ParseBackend(f.require, "--require")))
+    throw Error(kCannotRun,
+                fmt::format("--require {}: no row of that backend can run here", f.require));
   const std::vector<Case> cases = LoadCases(f);
-  if (rows.empty() || cases.empty())
-    throw Error(kNotComparable, rows.empty()
-                                    ? "no kernel row matches --op, --backend and --contract"
-                                    : "no case matches --case");
+  if (f.mutants) return CheckMutants(f, rows, cases);
+  if (!f.candidate.empty()) {
+    std::optional<Contract> contract;
+    if (!f.contract.empty()) contract = ParseContract(f.contract, "--contract");
+    return ReportCandidate(JudgeCandidate(f.candidate, cases, contract), format);
+  }
 
-  std::vector<Line> lines;
+  std::vector<CheckLine> lines;
   for (const Case& c : cases) {
-    CaseChecker checker(f, c, lines);
+    CaseChecker checker(f, rules, c, lines);
     for (const Row* row : rows)
       if (row->op == c.op) checker.Check(*row);
   }
-  if (f.worst) {
-    std::stable_sort(lines.begin(), lines.end(), [](const Line& a, const Line& b) {
-      return a.verdict.worst > b.verdict.worst;
-    });
-  }
-  PrintOut(format == Format::text ? ToText(lines) : ToJsonl(lines));
-  return Summary(lines, format);
+  return ReportCheck(std::move(lines), format, f.worst);
 }
 
 }  // namespace lab

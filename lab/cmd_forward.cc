@@ -30,6 +30,7 @@ struct Flags {
   std::string backend, contract, kv, target;
   int threads = DefaultThreads();
   std::string trace, dump, taps, format;
+  std::vector<std::string> use;
   size_t top = 5;
   bool tracing = false;
   std::vector<std::string> argv;
@@ -65,6 +66,12 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "--contract", f.contract,
       "which numbers to produce: f32 (default), q8 or q16 (activations\nrounded to integers)");
   app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32");
+  app.add_option("--use", f.use,
+                 "another row or a mutant for an op, in some layers or all; may be given again:\n"
+                 "gate_up@3-5=GateUpRef, silu=mutant:gelu ('lab list kernels', 'lab list mutants')")
+      ->type_name("OP[@LAYERS]=ROW|mutant:NAME")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_option("--target", f.target, "SIMD target of the hwy rows (default: the best here)");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   auto* trace =
@@ -171,6 +178,10 @@ TraceHeader MakeHeader(const Flags& f, const Qwen2& model, const RowSet& rows) {
   h.backend = NameOf(rows.backend());
   for (const Op op : ForwardOps(rows.contract()))
     h.rows.emplace_back(NameOf(op), rows[op].function);
+  for (const UseRule& rule : rows.rules()) {
+    const size_t equals = rule.text.find('=');
+    h.rows.emplace_back(rule.text.substr(0, equals), rule.text.substr(equals + 1));
+  }
   h.threads = f.threads;
   h.command_line = f.argv;
   return h;
@@ -312,7 +323,7 @@ RowSet ChooseRows(const Flags& f) {
 int CmdForward(int argc, char** argv) {
   Flags f;
   if (!ParseFlags(argc, argv, f)) return kPass;
-  const RowSet rows = ChooseRows(f);
+  RowSet rows = ChooseRows(f);
   const Backend backend = rows.backend();
   constexpr std::string_view kKvNames[] = {"f32", "f16"};
   if (f.kv.empty()) f.kv = kKvNames[static_cast<size_t>(DefaultKv(rows.contract()))];
@@ -322,6 +333,9 @@ int CmdForward(int argc, char** argv) {
   ParseFormat(f.format);
 
   const Qwen2 model = OpenModel(ResolveModel(f.model));
+  rows.Use(ParseUse(f.use, rows.contract(), model.config.layers));
+  if (!f.use.empty() && backend == Backend::oracle)
+    Fail("--use: the oracle is what everything is judged by; choose another --backend");
   std::unique_ptr<Tokenizer> tokenizer;
   if (f.tokens.empty() || model.source->Strings("tokenizer.ggml.tokens"))
     tokenizer = std::make_unique<Tokenizer>(*model.source);

@@ -1,8 +1,10 @@
 // lab list: what this build knows.
 #include <nlohmann/json.hpp>
 
+#include "lab/case.h"
 #include "lab/cli.h"
 #include "lab/error.h"
+#include "lab/mutants.h"
 #include "lab/names.h"
 #include "lab/output.h"
 #include "lab/parallel.h"
@@ -42,25 +44,58 @@ Table ListDevices() {
   return table;
 }
 
+Table ListMutants() {
+  Table table({"mutant", "kind", "ops", "slip"});
+  for (const Mutant& m : Mutants()) {
+    std::string ops;
+    for (size_t op = 0; op < OpCount(); ++op)
+      if (m.Wraps(static_cast<Op>(op)))
+        ops += (ops.empty() ? "" : " ") + std::string(NameOf(static_cast<Op>(op)));
+    table.Add({std::string(m.name),
+               m.correct   ? "correct order"
+               : m.guarded ? "mistake, check alone"
+                           : "mistake",
+               ops, std::string(m.slip)});
+  }
+  return table;
+}
+
+Table ListCases() {
+  Table table({"case", "op", "tokens", "weights", "input", "output", "file"});
+  for (const std::string& path : FindCaseFiles(CasesFolder("")))
+    for (const Case& c : ReadCaseFile(path).cases)
+      table.Add(
+          {c.name, std::string(NameOf(c.op)), std::to_string(c.tokens),
+           c.w.data ? fmt::format("{} {} x {}", InfoOf(c.w.type).name, c.w.rows, c.w.cols) : "-",
+           c.input_tap, c.output_tap, path});
+  return table;
+}
+
 struct List {
   std::string_view name;
   Table (*make)();
 };
-constexpr List kLists[] = {{"taps", ListTaps}, {"kernels", ListKernels}, {"devices", ListDevices}};
+constexpr List kLists[] = {{"kernels", ListKernels},
+                           {"cases", ListCases},
+                           {"taps", ListTaps},
+                           {"mutants", ListMutants},
+                           {"devices", ListDevices}};
 
 }  // namespace
 
 int CmdList(int argc, char** argv) {
   std::string what, format;
-  CLI::App app("Lists the taps, the kernel rows or the devices of this build.", "lab list");
-  app.add_option("what", what, "taps, kernels or devices")->required()->type_name("WHAT");
-  AddFormat(app, format);
+  CLI::App app("Lists the kernel rows, cases, taps, mutants or devices of this build.", "lab list");
+  app.add_option("what", what, "kernels, cases, taps, mutants or devices")
+      ->required()
+      ->type_name("WHAT");
+  AddTableFormat(app, format);
   app.footer("Example:\n  lab list kernels");
   if (!ParseArgs(app, argc, argv)) return kPass;
   std::vector<std::string_view> names;
   for (const List& list : kLists) names.push_back(list.name);
   const Table table = kLists[IndexOfName(names, what, "lab list")].make();
-  PrintOut(ParseFormat(format) == Format::jsonl ? table.ToJsonl() : table.ToText());
+  PrintOut(table.To(ParseTableFormat(format)));
   return kPass;
 }
 

@@ -36,22 +36,11 @@ void AddDotTolerance(Expected& e, const WeightView& w, const std::vector<double>
   }
 }
 
-// The activations that the contract's integers stand for.
-std::vector<double> Activations(const Case& c, Contract contract, const WeightView& w) {
-  std::vector<double> x(c.x.begin(), c.x.end());
-  const QuantizedBuffer integers = QuantizeCase(c, contract, w);
-  if (!integers.view().hi) return x;
-  for (size_t i = 0; i < x.size(); ++i)
-    x[i] = static_cast<double>(integers.view().scale[i / integers.view().block]) *
-           integers.view().Integer(i);
-  return x;
-}
-
 void DotOutputs(const Case& c, Contract contract, std::vector<Expected>& outputs) {
   for (Expected& e : outputs) {
     const WeightView& w = e.name == "up" ? c.w_up : c.w;
     const bool integer_rows = contract != Contract::f32 && ActivationBlock(w.type) != 0;
-    AddDotTolerance(e, w, Activations(c, contract, w), integer_rows);
+    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows);
   }
   // Adding the bias rounds once more; the sum before it may be the larger of the two.
   if (outputs.size() == 2 && outputs[1].name == "y_before_bias")
@@ -155,10 +144,20 @@ double Expected::Tolerance(size_t i, size_t lanes) const {
   return std::sqrt(d) * per_sqrt_d[i] + fixed[i];
 }
 
+std::vector<double> ActivationsOf(const Case& c, Contract contract, const WeightView& w) {
+  std::vector<double> x(c.x.begin(), c.x.end());
+  const QuantizedBuffer integers = QuantizeCase(c, contract, w);
+  if (!integers.view().hi) return x;
+  for (size_t i = 0; i < x.size(); ++i)
+    x[i] = static_cast<double>(integers.view().scale[i / integers.view().block]) *
+           integers.view().Integer(i);
+  return x;
+}
+
 std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv) {
   Binding<double> oracle(c, contract, half_kv);
   const Row* row = FindRow(c.op, contract, Backend::oracle);
-  oracle.Run(row ? *row : *FindRow(c.op, Contract::f32, Backend::oracle), 1);
+  oracle.Run({row ? row : FindRow(c.op, Contract::f32, Backend::oracle)}, 1);
   std::vector<Expected> outputs;
   for (const GuardedBuffer<double>& o : oracle.outputs())
     outputs.push_back(

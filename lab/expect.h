@@ -1,5 +1,6 @@
 #pragma once
 // What a case's outputs should be under a contract, and how far a right kernel may be from it.
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,25 @@ struct Expected {
 /// Runs the oracle of the contract. half_kv: gqa_attention reads its keys and values as half
 /// floats.
 std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv);
+
+/// The activations [tokens, cols] that a dot product of `w` reads under the contract: x, or what
+/// its integers stand for.
+std::vector<double> ActivationsOf(const Case& c, Contract contract, const WeightView& w);
+
+/// What is expected of one case under every contract, each made when first asked for. The case must
+/// outlive it.
+class Oracles {
+ public:
+  explicit Oracles(const Case& c) : c_(c) {}
+  const std::vector<Expected>& Of(Contract contract, bool half_kv) {
+    std::optional<std::vector<Expected>>& slot = made_[static_cast<size_t>(contract)][half_kv];
+    if (!slot) slot = ExpectedOf(c_, contract, half_kv);
+    return *slot;
+  }
+
+ private:
+  const Case& c_;
+  std::optional<std::vector<Expected>> made_[3][2];
+};
 
 }  // namespace lab

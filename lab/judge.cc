@@ -7,6 +7,8 @@
 #include <cstring>
 #include <limits>
 
+#include "lab/blame.h"
+
 namespace lab {
 namespace {
 
@@ -25,6 +27,24 @@ double Ratio(double got, const Expected& e, size_t i, size_t lanes) {
   const double error = std::abs(got - value), tolerance = e.Tolerance(i, lanes);
   if (error <= tolerance) return tolerance > 0 ? error / tolerance : 0;
   return tolerance > 0 ? error / tolerance : kInfinity;
+}
+
+void ApplyUsualCriteria(const Expected& e, const GuardedBuffer<float>& got, UsualCriteria& usual) {
+  double error = 0, energy = 0, got_energy = 0, product = 0;
+  const bool same_size = got.size() == e.value.size();
+  for (size_t i = 0; same_size && i < e.value.size(); ++i) {
+    const double x = got.data()[i], y = e.value[i];
+    if (!std::isfinite(x) && !std::isfinite(y)) continue;  // an input was not finite
+    error += (x - y) * (x - y);
+    energy += y * y;
+    got_energy += x * x;
+    product += x * y;
+    usual.allclose &= std::abs(x - y) <= 1e-2 + 1e-2 * std::abs(y);
+  }
+  const bool both_zero = energy == 0 && got_energy == 0;
+  usual.allclose &= same_size;
+  usual.nmse &= same_size && error <= 5e-4 * energy;
+  usual.cosine &= same_size && (both_zero || product >= 0.999 * std::sqrt(energy * got_energy));
 }
 
 void Fail(Verdict& v, std::string why) {
@@ -67,6 +87,8 @@ Verdict JudgeOutputs(const std::vector<Expected>& expected,
       v.expected = e.value[i];
     }
   }
+  for (size_t o = 0; o < expected.size() && o < got.size(); ++o)
+    ApplyUsualCriteria(expected[o], got[o], v.usual);
   if (!guards_intact) Fail(v, "wrote outside its output");
   if (v.compared == 0) Fail(v, "nothing was compared");
   if (!(v.worst <= 1)) {
@@ -76,17 +98,30 @@ Verdict JudgeOutputs(const std::vector<Expected>& expected,
   return v;
 }
 
-Verdict JudgeRow(const Case& c, const Row& row, const std::vector<Expected>& expected, bool half_kv,
-                 int threads, int repeat, size_t lanes) {
-  if (!row.run) return {Status::not_built, "", 0, 0, "", 0, 0, 0, 0};
-  Binding<float> first(c, row.contract, half_kv);
-  first.Run(row, threads);
-  Verdict v = JudgeOutputs(expected, first.outputs(), first.guards_intact(), lanes);
+Verdict JudgeRow(const Case& c, const RowUse& use, const std::vector<Expected>& expected,
+                 bool half_kv, int threads, int repeat, size_t lanes) {
+  Verdict v;
+  v.status = Status::not_built;
+  if (!use.row->run) return v;
+  const Contract contract = use.row->contract;
+  Binding<float> first(c, contract, half_kv);
+  first.Run(use, threads);
+  v = JudgeOutputs(expected, first.outputs(), first.guards_intact(), lanes);
   for (int i = 1; i < repeat && v.status == Status::pass; ++i) {
-    Binding<float> again(c, row.contract, half_kv);
-    again.Run(row, threads);
+    Binding<float> again(c, contract, half_kv);
+    again.Run(use, threads);
     if (!SameBits(first.outputs(), again.outputs()))
       Fail(v, fmt::format("run {} gave other bits than run 1", i + 1));
+  }
+  if (v.status == Status::fail)
+    v.blame = BlameSubBlock(c, contract, expected, first.outputs(), lanes);
+  if (use.mutant && v.status == Status::pass) {
+    Binding<float> plain(c, contract, half_kv);
+    plain.Run({use.row}, threads);
+    if (SameBits(first.outputs(), plain.outputs())) {
+      v.status = Status::not_run;
+      v.why = "the mutant changes no bit here";
+    }
   }
   return v;
 }

@@ -29,6 +29,14 @@ enum class Op {
 enum class Contract { f32, q8, q16 };
 enum class Backend { oracle, ref, hwy, cuda };
 
+/// How many ops there are; they are numbered from 0 in the order of kernels.def.
+constexpr size_t OpCount() {
+  return 0
+#define OP(op, Args) +1
+#include "kernels/kernels.def"
+      ;
+}
+
 std::string_view NameOf(Op op);
 std::string_view NameOf(Contract contract);
 std::string_view NameOf(Backend backend);

@@ -27,6 +27,18 @@ size_t Width(const std::string& text) {
   return width;
 }
 
+// `text` with every `from` replaced by `to`.
+std::string Replaced(const std::string& text, char from, std::string_view to) {
+  std::string out;
+  for (const char c : text) c == from ? out += to : out += c;
+  return out;
+}
+
+std::string CsvCell(const std::string& cell) {
+  if (cell.find_first_of(",\"\n\r") == std::string::npos) return cell;
+  return fmt::format("\"{}\"", Replaced(cell, '"', "\"\""));
+}
+
 }  // namespace
 
 std::string Table::ToText() const {
@@ -69,6 +81,44 @@ std::string Table::ToJsonl() const {
     out += object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   }
   return out;
+}
+
+std::string Table::ToCsv() const {
+  std::string out;
+  const auto line = [&](const std::vector<std::string>& cells) {
+    for (size_t c = 0; c < cells.size(); ++c)
+      fmt::format_to(std::back_inserter(out), "{}{}", c ? "," : "", CsvCell(cells[c]));
+    out += "\n";
+  };
+  line(columns_);
+  for (const auto& row : rows_) line(row);
+  return out;
+}
+
+std::string Table::ToMarkdown() const {
+  std::string out;
+  const auto line = [&](const std::vector<std::string>& cells) {
+    for (const std::string& cell : cells) out += fmt::format("| {} ", Replaced(cell, '|', "\\|"));
+    out += "|\n";
+  };
+  line(columns_);
+  line(std::vector<std::string>(columns_.size(), "---"));
+  for (const auto& row : rows_) line(row);
+  return out;
+}
+
+std::string Table::To(Format format) const {
+  switch (format) {
+    case Format::text:
+      return ToText();
+    case Format::jsonl:
+      return ToJsonl();
+    case Format::csv:
+      return ToCsv();
+    case Format::md:
+      return ToMarkdown();
+  }
+  return {};
 }
 
 }  // namespace lab

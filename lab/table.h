@@ -4,6 +4,9 @@
 
 namespace lab {
 
+/// How results are printed: for eyes, JSON lines for machines; tables also as CSV and Markdown.
+enum class Format { text, jsonl, csv, md };
+
 /// Rows of text under named columns.
 class Table {
  public:
@@ -14,6 +17,10 @@ class Table {
   std::string ToText() const;
   /// An object with the columns as keys, a line for each row; numbers as numbers.
   std::string ToJsonl() const;
+  /// RFC 4180: cells with commas, quotes or newlines are quoted.
+  std::string ToCsv() const;
+  std::string ToMarkdown() const;
+  std::string To(Format format) const;
 
  private:
   std::vector<std::string> columns_;

@@ -57,6 +57,24 @@ RowSet::RowSet(Backend backend, Contract contract)
   }
 }
 
+void RowSet::Use(std::vector<UseRule> rules) {
+  for (const UseRule& rule : rules)
+    if (rule.mutant && rule.mutant->guarded)
+      Fail("--use {}: this mutant touches memory outside its buffers; only 'lab check' can run it",
+           rule.text);
+  rules_ = std::move(rules);
+}
+
+RowUse RowSet::For(Op op, int layer) const {
+  RowUse use = {&(*this)[op]};
+  for (const UseRule& rule : rules_) {
+    if (!rule.Covers(op, layer)) continue;
+    if (rule.row) use.row = rule.row;
+    if (rule.mutant) use.mutant = rule.mutant;
+  }
+  return use;
+}
+
 template <class T>
 Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity)
     : model_(model), config_(model.config), rows_(std::move(rows)), threads_(threads), kv_(kv) {
@@ -93,9 +111,11 @@ void Forward<T>::RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>
   Show<T>(sink, {Tap::embedding, kNoLayer, position_, tokens, hidden, hidden, residual_.data()});
   FillAngles(tokens);
   for (size_t layer = 0; layer < config_.layers; ++layer) {
-    Attention(layer, tokens, sink);
-    FeedForward(layer, tokens, sink);
+    layer_ = static_cast<int>(layer);
+    Attention(model_.layers[layer], tokens, sink);
+    FeedForward(model_.layers[layer], tokens, sink);
   }
+  layer_ = kNoLayer;
   Norm(residual_.data(), model_.output_norm, norm_.data(), tokens);
   Show<T>(sink, {Tap::final_norm, kNoLayer, position_, tokens, hidden, hidden, norm_.data()});
   if (is_last || (sink && sink->Wants(Tap::lm_head, kNoLayer))) LmHead(tokens, sink);
@@ -105,19 +125,18 @@ void Forward<T>::RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>
 // attn_residual = layer input + W_o attention(rope(q), rope(k), v) with q, k, v from the normed
 // input.
 template <class T>
-void Forward<T>::Attention(size_t layer, size_t tokens, TapSink<T>* sink) {
-  const Qwen2Layer& w = model_.layers[layer];
+void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink) {
   const Qwen2Config& c = config_;
   const size_t hidden = c.hidden, q_dim = c.q_dim(), kv_dim = c.kv_dim(), stride = c.qkv_dim();
   T *q = qkv_.data(), *k = q + q_dim, *v = k + kv_dim;
   const auto show = [&](Tap tap, const T* values, size_t n, size_t value_stride) {
-    Show<T>(sink, {tap, static_cast<int>(layer), position_, tokens, n, value_stride, values});
+    Show<T>(sink, {tap, layer_, position_, tokens, n, value_stride, values});
   };
 
   Norm(residual_.data(), w.attn_norm, norm_.data(), tokens);
   show(Tap::attn_norm, norm_.data(), hidden, hidden);
 
-  const auto wants = [&](Tap tap) { return sink && sink->Wants(tap, static_cast<int>(layer)); };
+  const auto wants = [&](Tap tap) { return sink && sink->Wants(tap, layer_); };
   T* before = nullptr;  // where the projections without bias go, if anybody looks
   if (wants(Tap::q_proj) || wants(Tap::k_proj) || wants(Tap::v_proj)) {
     qkv_before_bias_.resize(qkv_.size());
@@ -142,13 +161,14 @@ void Forward<T>::Attention(size_t layer, size_t tokens, TapSink<T>* sink) {
   show(Tap::v_bias, v, kv_dim, stride);
   show(Tap::qkv, q, stride, stride);
 
-  Step(Op::rope, RopeArgs<T>{q, q, cos_.data(), sin_.data(), tokens, c.heads, c.head_dim, stride});
-  Step(Op::rope,
-       RopeArgs<T>{k, k, cos_.data(), sin_.data(), tokens, c.kv_heads, c.head_dim, stride});
+  for (const auto& [x, heads] : {std::pair(q, c.heads), {k, c.kv_heads}})
+    Step(Op::rope, RopeArgs<T>{x, x, cos_.data(), sin_.data(), tokens, heads, c.head_dim, stride,
+                               position_, c.rope_base});
   show(Tap::q_rope, q, q_dim, stride);
   show(Tap::k_rope, k, kv_dim, stride);
-  StoreKv(layer, tokens);
+  StoreKv(tokens);
 
+  const auto layer = static_cast<size_t>(layer_);
   GqaAttentionArgs<T> attention = {};
   attention.q = q;
   if (kv_ == KvType::f16) {
@@ -179,11 +199,10 @@ void Forward<T>::Attention(size_t layer, size_t tokens, TapSink<T>* sink) {
 
 // layer_out = attn_residual + W_down (silu(W_gate x) * (W_up x)) with x the normed attn_residual.
 template <class T>
-void Forward<T>::FeedForward(size_t layer, size_t tokens, TapSink<T>* sink) {
-  const Qwen2Layer& w = model_.layers[layer];
+void Forward<T>::FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink) {
   const size_t hidden = config_.hidden, ffn = config_.ffn;
   const auto show = [&](Tap tap, const std::vector<T>& values, size_t n) {
-    Show<T>(sink, {tap, static_cast<int>(layer), position_, tokens, n, n, values.data()});
+    Show<T>(sink, {tap, layer_, position_, tokens, n, n, values.data()});
   };
 
   Norm(residual_.data(), w.ffn_norm, norm_.data(), tokens);
@@ -231,7 +250,8 @@ void Forward<T>::FillAngles(size_t tokens) {
 }
 
 template <class T>
-void Forward<T>::StoreKv(size_t layer, size_t tokens) {
+void Forward<T>::StoreKv(size_t tokens) {
+  const auto layer = static_cast<size_t>(layer_);
   const size_t kv_dim = config_.kv_dim(), stride = config_.qkv_dim();
   const T* k = qkv_.data() + config_.q_dim();
   const T* v = k + kv_dim;

@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "lab/registry.h"
 #include "lab/taps.h"
+#include "lab/use.h"
 #include "model/qwen2.h"
 
 namespace lab {
@@ -20,6 +20,12 @@ class RowSet {
   /// Whether there is a row for every op, so that the constructor would not throw.
   static bool Complete(Backend backend, Contract contract);
   const Row& operator[](Op op) const { return *rows_[static_cast<size_t>(op)]; }
+  /// Other rows or mutants for some steps; of rules that cover the same step the last one holds.
+  /// Throws Error for a mutant that may write outside the buffers of a pass.
+  void Use(std::vector<UseRule> rules);
+  const std::vector<UseRule>& rules() const { return rules_; }
+  /// What runs `op` in a layer (or kNoLayer).
+  RowUse For(Op op, int layer) const;
   Backend backend() const { return backend_; }
   Contract contract() const { return contract_; }
 
@@ -27,6 +33,7 @@ class RowSet {
   Backend backend_;
   Contract contract_;
   std::vector<const Row*> rows_;  // by Op
+  std::vector<UseRule> rules_;
 };
 
 /// The ops that a pass under that contract runs (dequantisation is checked, but no step of its
@@ -61,11 +68,11 @@ class Forward {
 
  private:
   void RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>* sink);
-  void Attention(size_t layer, size_t tokens, TapSink<T>* sink);
-  void FeedForward(size_t layer, size_t tokens, TapSink<T>* sink);
+  void Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
+  void FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
   void LmHead(size_t tokens, TapSink<T>* sink);
   void FillAngles(size_t tokens);
-  void StoreKv(size_t layer, size_t tokens);
+  void StoreKv(size_t tokens);
   /// Activations as the matvecs read them: float, and under q8 and q16 as integers. Valid until the
   /// next one is made.
   struct DotInput {
@@ -80,7 +87,7 @@ class Forward {
   void Norm(const T* x, const std::vector<float>& weight, T* y, size_t tokens);
   template <class Args>
   void Step(Op op, const Args& args) {
-    RunRow(rows_[op], args, threads_);
+    RunUse(rows_.For(op, layer_), args, threads_);
   }
 
   const Qwen2& model_;
@@ -89,6 +96,7 @@ class Forward {
   int threads_;
   KvType kv_;
   size_t position_ = 0;
+  int layer_ = kNoLayer;                           // that the steps being run belong to
   std::vector<T> cos_, sin_;                       // [batch, head_dim / 2]
   std::vector<T> residual_, norm_, projected_;     // [batch, hidden]
   std::vector<T> qkv_, qkv_before_bias_;           // [batch, qkv_dim]

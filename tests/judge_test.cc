@@ -33,7 +33,7 @@ Verdict JudgeSpoilt(const Case& c, Contract contract,
                     const std::function<void(std::deque<GuardedBuffer<float>>&)>& spoil) {
   Binding<float> run(c, contract, false);
   const Row* row = FindRow(c.op, contract, Backend::ref);
-  run.Run(row ? *row : *FindRow(c.op, Contract::f32, Backend::ref), 1);
+  run.Run({row ? row : FindRow(c.op, Contract::f32, Backend::ref)}, 1);
   auto outputs = run.outputs();
   spoil(outputs);
   bool intact = true;
@@ -46,7 +46,7 @@ TEST(Judge, EveryRowPassesOnEveryTinyCase) {
   for (const Case& c : TinyCases()) {
     for (const Row& row : Rows()) {
       if (row.op != c.op || row.backend == Backend::oracle) continue;
-      const Verdict v = JudgeRow(c, row, ExpectedOf(c, row.contract, false), false, 2, 2,
+      const Verdict v = JudgeRow(c, {&row}, ExpectedOf(c, row.contract, false), false, 2, 2,
                                  row.backend == Backend::hwy ? CurrentSimdTarget().lanes : 1);
       EXPECT_EQ(v.status, Status::pass) << c.name << " " << row.function << ": " << v.why;
       EXPECT_GT(v.compared, 0u);
@@ -123,7 +123,7 @@ TEST(Judge, GateAndUpExchangedFail) {
 TEST(Judge, ContractsAreToldApart) {
   const Case& c = CaseOf(Op::matvec);
   Binding<float> run(c, Contract::q8, false);
-  run.Run(*FindRow(Op::matvec, Contract::q8, Backend::ref), 1);
+  run.Run({FindRow(Op::matvec, Contract::q8, Backend::ref)}, 1);
   const auto q8 = ExpectedOf(c, Contract::q8, false), f32 = ExpectedOf(c, Contract::f32, false);
   EXPECT_EQ(JudgeOutputs(q8, run.outputs(), true, 1).status, Status::pass);
   EXPECT_EQ(JudgeOutputs(f32, run.outputs(), true, 1).status, Status::fail);

@@ -1,0 +1,13 @@
+#pragma once
+#include <string>
+
+#include "lab/case.h"
+
+namespace lab {
+
+/// Writes a case for kernels that live elsewhere: DIR/<case>/ with its inputs as .npy files, its
+/// weights as the raw bytes of their blocks (and dequantised, as .npy) and a README.md of shapes,
+/// the formula, and how to have the output judged. Throws Error when something cannot be written.
+void ExportCase(const Case& c, const std::string& folder);
+
+}  // namespace lab

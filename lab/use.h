@@ -1,0 +1,26 @@
+#pragma once
+// --use OP[@LAYERS]=ROW|mutant:NAME: another row, or a mutant, for some steps of a pass.
+#include <string>
+#include <vector>
+
+#include "lab/mutants.h"
+
+namespace lab {
+
+struct UseRule {
+  std::string text;  ///< as the user wrote it
+  Op op = Op::silu;
+  std::vector<std::pair<int, int>> layers;  ///< ranges, both ends included; empty: every step
+  const Row* row = nullptr;                 ///< one of the two is set
+  const Mutant* mutant = nullptr;
+
+  bool Covers(Op step, int layer) const;
+};
+
+/// One rule a text. ROW is the function of a row ("MatvecRef") or a backend, which then means its
+/// row under `contract`. `layers`: of the model; 0 where there are no layers to choose. Throws
+/// Error that quotes the rule.
+std::vector<UseRule> ParseUse(const std::vector<std::string>& texts, Contract contract,
+                              size_t layers);
+
+}  // namespace lab

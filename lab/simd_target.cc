@@ -1,5 +1,9 @@
 #include "lab/simd_target.h"
 
+// clang-format off: before Highway, it says which targets the rows are compiled for.
+#include "kernels/targets-inl.h"
+// clang-format on
+
 #include <hwy/highway.h>
 #include <hwy/targets.h>
 

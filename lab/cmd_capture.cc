@@ -3,6 +3,7 @@
 
 #include "lab/capture.h"
 #include "lab/cli.h"
+#include "lab/edge_cases.h"
 #include "lab/error.h"
 #include "lab/output.h"
 #include "lab/parallel.h"
@@ -10,14 +11,26 @@
 #include "model/tokenizer.h"
 
 namespace lab {
+namespace {
+
+int Write(const std::string& stem, const CaseFile& file) {
+  WriteCaseFile(stem, file);
+  fmt::print(stderr, "lab: {} cases in {}.toml and {}.safetensors\n", file.cases.size(), stem,
+             stem);
+  return kPass;
+}
+
+}  // namespace
 
 int CmdCapture(int argc, char** argv) {
   std::string model_name, prompt = "What is 2+2?", prompt_file, tokens, out, only;
   size_t layer = 3, rows = 64, queries = 0;
   int threads = DefaultThreads();
+  bool edges = false;
   CLI::App app(
       "Runs the oracle on a prompt and writes the inputs of every op of one layer: NAME.toml and "
-      "NAME.safetensors.",
+      "NAME.safetensors.\n"
+      "With --edges: the made-up edge cases instead (zeros, NaN, extreme scales, odd shapes...).",
       "lab capture");
   AddModel(app, model_name);
   app.add_option("--layer", layer, "which layer (default 3)")->type_name("L");
@@ -34,12 +47,19 @@ int CmdCapture(int argc, char** argv) {
   app.add_option("--ops", only, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
   app.add_option("--threads", threads, "1 to 1024 (default: the cores of this machine)");
+  auto* edges_flag = app.add_flag(
+      "--edges", edges, "write the edge cases, which need no model; goes with no option but -o");
+  for (CLI::Option* option : app.get_options())
+    if (option != edges_flag && option != app.get_help_ptr()) edges_flag->excludes(option);
   app.add_option("-o,--output", out, "where to write, without ending")
       ->required()
       ->type_name("cases/NAME");
-  app.footer("Example:\n  lab capture --layer 3 --prompt \"What is 2+2?\" -o cases/layer3");
+  app.footer(
+      "Example:\n  lab capture --layer 3 --prompt \"What is 2+2?\" -o cases/layer3\n"
+      "  lab capture --edges -o cases/edges");
   if (!ParseArgs(app, argc, argv)) return kPass;
   CheckThreads(threads);
+  if (edges) return Write(out, EdgeCases());
 
   const Qwen2 model = OpenModel(ResolveModel(model_name));
   if (layer >= model.config.layers)
@@ -65,9 +85,7 @@ int CmdCapture(int argc, char** argv) {
   if (cases.cases.empty())
     throw Error(kNotComparable,
                 fmt::format("--ops {}: no case of this layer has such a name or op", only));
-  WriteCaseFile(out, cases);
-  fmt::print(stderr, "lab: {} cases in {}.toml and {}.safetensors\n", cases.cases.size(), out, out);
-  return kPass;
+  return Write(out, cases);
 }
 
 }  // namespace lab

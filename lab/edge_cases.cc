@@ -174,7 +174,7 @@ class Builder {
                                    {BlockType::Q5_0, BlockType::Q8_0},
                                    {BlockType::F16, BlockType::BF16}}) {
       const std::string types = fmt::format("{}_{}", LowerCase(gate), LowerCase(up));
-      AddGateUp(fmt::format("{}.one_super_block", types), gate, up, Fill::ordinary, Acts::ordinary,
+      AddGateUp(fmt::format("{}.256_columns", types), gate, up, Fill::ordinary, Acts::ordinary,
                 {13, 256, 1});
       AddGateUp(fmt::format("{}.integers", types), gate, up, Fill::integers, Acts::integers,
                 {7, 512, 5})
@@ -259,7 +259,7 @@ class Builder {
     AddQuantize("zero_block", 1, 512, 1).x = std::vector<float>(512, 0.0f);
     AddQuantize("nan_in_one_block", 2, 512, 1).x[700] = kNaN;
     AddQuantize("inf_in_one_block", 2, 512, 1).x[300] = -kInf;
-    // amax subnormal; 2^-125, where r overflows under q16 alone; 2^-110, where it never does.
+    // amax subnormal; 2^-120, where r overflows under q16 alone; 2^-110, where it never does.
     Case& tiny = AddQuantize("tiny_blocks", 3, 256, 1);
     constexpr float kScale[] = {0x1p-130f, 0x1p-120f, 0x1p-110f};
     for (size_t i = 0; i < tiny.x.size(); ++i) tiny.x[i] *= kScale[i / 256];
@@ -375,7 +375,7 @@ class Builder {
     std::copy_n(large.x.begin(), 128, large.k.begin() + 4 * 128);
     std::copy_n(large.x.begin() + 128, 128, large.k.begin() + 9 * 128);
     large.exact = true;
-    // Two such scores 1.3 apart: the largest has to be subtracted before exp, in float.
+    // Two such scores 1.24 apart: the largest has to be subtracted before exp, in float.
     Case& close = AddAttention("two_close_scores_above_65504", 1, 15, 1, 1, 128);
     for (float& q : close.x) q = random_.Below(2) ? 30.0f : -30.0f;
     for (const size_t j : {size_t{4}, size_t{9}})

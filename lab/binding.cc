@@ -9,7 +9,19 @@
 namespace lab {
 namespace {
 
-constexpr size_t kPadding = 64;  // values behind an input
+// A copy of `n` values between paddings of at least 256, the first of them `past` values past a
+// multiple of 64 bytes.
+template <class To, class From>
+const To* Padded(std::deque<AlignedVector<To>>& pool, const From* values, size_t n, To padding,
+                 size_t past = 1) {
+  constexpr size_t kPadding = 256;
+  AlignedVector<To>& copy = pool.emplace_back(kPadding + past + n + kPadding, padding);
+  std::copy_n(values, n, copy.data() + kPadding + past);
+  return copy.data() + kPadding + past;
+}
+
+template <class T>
+constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
 
 }  // namespace
 
@@ -28,24 +40,33 @@ Binding<T>::Binding(const Case& c, Contract contract, bool half_kv)
 
 template <class T>
 const T* Binding<T>::Input(const std::vector<float>& values) {
-  std::vector<T>& copy = inputs_.emplace_back(values.begin(), values.end());
-  copy.resize(values.size() + kPadding, std::numeric_limits<T>::quiet_NaN());
-  return copy.data();
+  return Padded(inputs_, values.data(), values.size(), kNan<T>);
 }
 
 template <class T>
 const float* Binding<T>::Floats(const std::vector<float>& values) {
   if (values.empty()) return nullptr;
-  std::vector<float>& copy = floats_.emplace_back(values);
-  copy.resize(values.size() + kPadding, std::numeric_limits<float>::quiet_NaN());
-  return copy.data();
+  return Padded(floats_, values.data(), values.size(), kNan<float>);
+}
+
+// Two bytes past is the alignment of every block; F32 weights are floats and need four.
+template <class T>
+WeightView Binding<T>::Weight(const WeightView& w) {
+  const size_t past = w.type == BlockType::F32 ? 4 : 2;
+  return {w.type, Padded(weights_, w.data, w.bytes(), uint8_t{0xff}, past), w.rows, w.cols};
 }
 
 template <class T>
-WeightView Binding<T>::Weight(const WeightView& w) {
-  std::vector<uint8_t>& copy = weights_.emplace_back(w.data, w.data + w.bytes());
-  copy.resize(w.bytes() + kPadding, 0xff);
-  return {w.type, copy.data(), w.rows, w.cols};
+QuantizedView Binding<T>::Integers(const WeightView& w) {
+  const QuantizedBuffer buffer = QuantizeCase(c_, contract_, w);
+  QuantizedView view = buffer.view();
+  if (!view.hi) return view;
+  const size_t values = c_.tokens * view.n;
+  view.hi = Padded(planes_, view.hi, values, int8_t{-128});
+  if (view.lo) view.lo = Padded(planes_, view.lo, values, int8_t{-128});
+  view.scale = Padded(floats_, view.scale, values / view.block, kNan<float>);
+  view.sums = Padded(sums_, view.sums, values / 16, std::numeric_limits<int32_t>::max());
+  return view;
 }
 
 template <class T>
@@ -85,25 +106,25 @@ bool Binding<T>::RunQuantize(const RowUse& use, int threads) {
 template <class T>
 bool Binding<T>::RunRope(const RowUse& use, int threads) {
   const size_t half = c_.head_dim / 2;
-  std::vector<T>& cos = inputs_.emplace_back(c_.tokens * half);
-  std::vector<T>& sin = inputs_.emplace_back(c_.tokens * half);
+  std::vector<T> cos(c_.tokens * half), sin(c_.tokens * half);
   for (size_t t = 0; t < c_.tokens; ++t)
     FillRopeAngles(c_.rope_base, c_.head_dim, c_.first_position + t, &cos[t * half],
                    &sin[t * half]);
-  return RunUse(
-      use,
-      RopeArgs<T>{Input(c_.x), Output("y", c_.tokens, c_.n()), cos.data(), sin.data(), c_.tokens,
-                  c_.heads, c_.head_dim, c_.n(), c_.first_position, c_.rope_base},
-      threads);
+  return RunUse(use,
+                RopeArgs<T>{Input(c_.x), Output("y", c_.tokens, c_.n()),
+                            Padded(inputs_, cos.data(), cos.size(), kNan<T>),
+                            Padded(inputs_, sin.data(), sin.size(), kNan<T>), c_.tokens, c_.heads,
+                            c_.head_dim, c_.n(), c_.first_position, c_.rope_base},
+                threads);
 }
 
 template <class T>
 bool Binding<T>::RunAttention(const RowUse& use, int threads) {
   const size_t q_dim = c_.n(), kv_dim = c_.kv_heads * c_.head_dim;
   const auto half = [&](const std::vector<float>& values) {
-    std::vector<uint16_t>& copy = halves_.emplace_back(values.size() + kPadding, uint16_t{0x7e00});
-    std::transform(values.begin(), values.end(), copy.begin(), FloatToHalf);
-    return copy.data();
+    std::vector<uint16_t> bits(values.size());
+    std::transform(values.begin(), values.end(), bits.begin(), FloatToHalf);
+    return Padded(halves_, bits.data(), bits.size(), uint16_t{0x7e00});
   };
   GqaAttentionArgs<T> args = {};
   args.q = Input(c_.x);
@@ -129,9 +150,6 @@ template <class T>
 bool Binding<T>::Run(const RowUse& use, int threads) {
   outputs_.clear();
   const size_t tokens = c_.tokens, n = c_.n();
-  const auto integers = [&](const WeightView& w) {
-    return integers_.emplace_back(QuantizeCase(c_, contract_, w)).view();
-  };
   switch (c_.op) {
     case Op::q4k_dequant:
     case Op::q6k_dequant:
@@ -152,7 +170,7 @@ bool Binding<T>::Run(const RowUse& use, int threads) {
       T* y = Output("y", tokens, c_.w.rows);
       T* before = c_.vector.empty() ? nullptr : Output("y_before_bias", tokens, c_.w.rows);
       return RunUse(use,
-                    MatvecArgs<T>{Weight(c_.w), Floats(c_.vector), Input(c_.x), integers(c_.w), y,
+                    MatvecArgs<T>{Weight(c_.w), Floats(c_.vector), Input(c_.x), Integers(c_.w), y,
                                   before, tokens, c_.w.rows},
                     threads);
     }
@@ -160,8 +178,8 @@ bool Binding<T>::Run(const RowUse& use, int threads) {
       T* gate = Output("gate", tokens, c_.w.rows);
       T* up = Output("up", tokens, c_.w.rows);
       return RunUse(use,
-                    GateUpArgs<T>{Weight(c_.w), Weight(c_.w_up), Input(c_.x), integers(c_.w),
-                                  integers(c_.w_up), gate, up, tokens, c_.w.rows},
+                    GateUpArgs<T>{Weight(c_.w), Weight(c_.w_up), Input(c_.x), Integers(c_.w),
+                                  Integers(c_.w_up), gate, up, tokens, c_.w.rows},
                     threads);
     }
     case Op::rope:

@@ -46,12 +46,12 @@ std::string FileName(const std::string& path) {
   return path.substr(Folder(path).size());
 }
 
-// Collects tensors; equal bytes are stored once, under the name they came with first.
+// Collects tensors; equal ones are stored once, under the name they came with first.
 class TensorStore {
  public:
   std::string Put(const std::string& name, const char* dtype, std::vector<size_t> shape,
                   std::span<const uint8_t> data) {
-    const auto [it, is_new] = name_of_.emplace(std::string(data.begin(), data.end()), name);
+    const auto [it, is_new] = name_of_.emplace(dtype + std::string(data.begin(), data.end()), name);
     if (is_new) entries_.push_back({name, dtype, std::move(shape), data});
     return it->second;
   }
@@ -71,6 +71,7 @@ toml::table WriteCase(const Case& c, TensorStore& tensors) {
     if (c.*member) t.insert(field, static_cast<int64_t>(c.*member));
   for (const auto& [field, member] : kFloatParameters)
     if (c.*member != 0) t.insert(field, static_cast<double>(c.*member));
+  if (c.exact) t.insert("exact", true);
   if (!c.ids.empty()) {
     toml::array ids;
     for (const int32_t id : c.ids) ids.push_back(static_cast<int64_t>(id));
@@ -186,6 +187,7 @@ class CaseReader {
     for (const auto& [field, member] : kSizeFields) c.*member = Size(t, field);
     for (const auto& [field, member] : kFloatParameters)
       c.*member = static_cast<float>(t[field].value_or(0.0));
+    c.exact = t["exact"].value_or(false);
     c.ids = Ids(t);
     for (const auto& [field, member] : kFloatFields) {
       const auto name = t[field].value<std::string>();

@@ -13,7 +13,7 @@ namespace lab {
 struct Case {
   std::string name;  ///< "L03.ffn_gate_up"
   Op op = Op::silu;
-  std::string input_tap, output_tap;  ///< for people; "-" where there is none
+  std::string input_tap = "-", output_tap = "-";  ///< for people
   size_t tokens = 0;
 
   WeightView w;               ///< dequant, embed (table), matvec, down_proj, gate_up (gate)
@@ -26,6 +26,8 @@ struct Case {
   size_t heads = 0, kv_heads = 0, head_dim = 0;  ///< rope (heads, head_dim), gqa_attention
   size_t first_position = 0;                     ///< rope, gqa_attention
   float rope_base = 0, eps = 0;                  ///< rope; rms_norm
+  bool exact =
+      false;  ///< nothing is rounded on the way to y, in whatever order: judged by its bits
 
   std::vector<std::shared_ptr<const std::vector<uint8_t>>>
       owned;  ///< bytes that w and w_up point into

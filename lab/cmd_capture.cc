@@ -1,6 +1,7 @@
 // lab capture: the inputs of one layer's ops, from a real run, as cases to commit or to export.
 #include "lab/capture.h"
 #include "lab/cli.h"
+#include "lab/edge_cases.h"
 #include "lab/error.h"
 #include "lab/export.h"
 #include "lab/output.h"
@@ -15,13 +16,16 @@ struct Flags {
   std::string model, prompt = "What is 2+2?", prompt_file, tokens, out, ops, exports, from;
   size_t layer = 3, rows = 64, queries = 0;
   int threads = DefaultThreads();
+  bool edges = false;
 };
 
 bool ParseFlags(int argc, char** argv, Flags& f) {
   CLI::App app(
       "Runs the oracle on a prompt and writes the inputs of every op of one layer: NAME.toml and "
       "NAME.safetensors\n"
-      "for 'lab check', or with --export as plain arrays for kernels in other programs.",
+      "for 'lab check', or with --export as plain arrays for kernels in other programs. With "
+      "--edges: "
+      "the made-up edge\ncases instead (zeros, NaN, extreme scales, odd shapes...).",
       "lab capture");
   AddModel(app, f.model);
   app.add_option("--layer", f.layer, "which layer (default 3)")->type_name("L");
@@ -40,16 +44,21 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("--ops", f.ops, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  auto* edges = app.add_flag(
+      "--edges", f.edges, "write the edge cases, which need no model; goes with no option but -o");
+  for (CLI::Option* option : app.get_options())
+    if (option != edges && option != app.get_help_ptr()) edges->excludes(option);
   app.add_option("-o,--output", f.out, "where to write, without ending")->type_name("cases/NAME");
   app.add_option("--export", f.exports,
                  "write each case as .npy files, raw blocks and a README, for kernels elsewhere")
       ->type_name("DIR");
   app.add_option("--from", f.from, "with --export: cases captured before, from this folder")
       ->type_name("cases")
-      ->excludes(text, file, tokens);
+      ->excludes(text, file, tokens, edges);
   app.footer(
       "Examples:\n"
       "  lab capture --layer 3 --prompt \"What is 2+2?\" -o cases/layer3\n"
+      "  lab capture --edges -o cases/edges\n"
       "  lab capture --from cases --ops L03.gate_up --export /tmp/gate_up");
   if (!ParseArgs(app, argc, argv)) return false;
   CheckThreads(f.threads);
@@ -95,7 +104,9 @@ CaseFile ReadFolder(const std::string& folder) {
 int CmdCapture(int argc, char** argv) {
   Flags f;
   if (!ParseFlags(argc, argv, f)) return kPass;
-  CaseFile cases = f.from.empty() ? CaptureFromModel(f) : ReadFolder(f.from);
+  CaseFile cases = f.edges          ? EdgeCases()
+                   : f.from.empty() ? CaptureFromModel(f)
+                                    : ReadFolder(f.from);
   const CaseFilter filter(f.ops);
   std::erase_if(cases.cases, [&](const Case& c) { return !filter.Has(c); });
   if (cases.cases.empty())

@@ -9,6 +9,7 @@
 #include "kernels/block_types.h"
 #include "lab/error.h"
 #include "lab/names.h"
+#include "lab/random.h"
 #include "model/byte_alphabet.h"
 #include "model/gguf.h"
 
@@ -36,32 +37,6 @@ constexpr std::array<std::string_view, 22> kSpecials = {
     "<|image_pad|>",      "<|video_pad|>",    "<tool_call>",    "</tool_call>",
     "<|fim_prefix|>",     "<|fim_middle|>",   "<|fim_suffix|>", "<|fim_pad|>",
     "<|repo_name|>",      "<|file_sep|>"};
-
-// SplitMix64 (Steele et al. 2014): the same numbers on every machine.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-  uint32_t Below(uint32_t n) { return static_cast<uint32_t>((Next() >> 32) * n >> 32); }
-  /// Uniform in [-1, 1), an exact float.
-  float Signed() { return static_cast<float>(static_cast<int64_t>(Next()) >> 40) * 0x1p-23f; }
-  void Fill(uint8_t* out, size_t n) {
-    for (; n >= 8; n -= 8, out += 8) {
-      const uint64_t bits = Next();
-      std::memcpy(out, &bits, 8);
-    }
-    const uint64_t bits = Next();
-    std::memcpy(out, &bits, n);
-  }
-
- private:
-  uint64_t state_;
-};
 
 // Half float bits of a positive value in the normal or subnormal range, rounded down.
 uint16_t HalfBits(float value) {

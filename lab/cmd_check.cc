@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "lab/capture.h"
+#include "lab/check_forward.h"
 #include "lab/cli.h"
 #include "lab/error.h"
 #include "lab/judge.h"
@@ -25,6 +26,7 @@ struct Flags {
   size_t layer = 3;
   int repeat = 1, threads = DefaultThreads();
   bool worst = false;
+  ForwardFlags forward;
 };
 
 // One line of the report.
@@ -39,7 +41,8 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   CLI::App app(
       "Runs every kernel row on every case and judges it, element by element, against the float64 "
       "oracle of\n"
-      "its contract. Without --model the committed cases are used.",
+      "its contract. Without --model the committed cases are used. With --forward a whole pass is\n"
+      "judged at every tap of every token.",
       "lab check");
   app.add_option("--op", f.ops, "only these ops or rows: globs such as matvec,silu")
       ->type_name("GLOB,...");
@@ -49,7 +52,9 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       ->type_name("GLOB,...");
   app.add_option("--cases", f.folder, "folder of the cases (default: $LAB_CASES, then ./cases)")
       ->type_name("DIR");
-  app.add_option("--target", f.target, "only this SIMD target (default: every one that runs here)");
+  app.add_option(
+      "--target", f.target,
+      "only this SIMD target (default: every one that runs here; with --forward the best)");
   app.add_option("--model", f.model,
                  "take whole matrices of a layer of this model instead of the committed cases")
       ->type_name("FILE|SHAPE");
@@ -59,7 +64,9 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   app.add_flag("--worst", f.worst, "largest error first");
   AddFormat(app, f.format);
-  app.footer("Example:\n  lab check --op gate_up --repeat 10");
+  AddForwardFlags(app, f.forward);
+  app.footer(
+      "Example:\n  lab check --op gate_up --repeat 10\n  lab check --forward --generate 16");
   return ParseArgs(app, argc, argv);
 }
 
@@ -248,6 +255,8 @@ int CmdCheck(int argc, char** argv) {
   if (f.repeat < 1) Fail("--repeat: {} is not at least 1", f.repeat);
   const Format format = ParseFormat(f.format);
   UseSimdTarget(f.target);
+  if (f.forward.on)
+    return CheckForward(f.forward, {f.model, f.backend, f.contract, f.threads, format, f.worst});
   const std::vector<const Row*> rows = SelectRows(f);
   const std::vector<Case> cases = LoadCases(f);
   if (rows.empty() || cases.empty())

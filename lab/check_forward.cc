@@ -219,19 +219,6 @@ struct Progress {
   ~Progress() { (*this)(""); }
 };
 
-int ExitCodeOf(const std::vector<ContractResult>& results, const Totals& total) {
-  bool finite = true;
-  for (const ContractResult& r : results) {
-    if (!r.not_finite) continue;
-    finite = false;
-    PrintErr(fmt::format("lab: first value that is not finite: {} channel {}\n",
-                         PathOf(r, r.not_finite->first), r.not_finite->second));
-  }
-  if (!finite) return kNonFinite;
-  return total.failed_places + total.tokens.failed > 0 || total.elements == 0 ? kNumericFailure
-                                                                              : kPass;
-}
-
 }  // namespace
 
 void AddForwardFlags(CLI::App& app, ForwardFlags& f) {
@@ -282,7 +269,7 @@ int CheckForward(const ForwardFlags& f, const SharedFlags& shared) {
   }
   PrintOut(shared.format == Format::text ? ComposedToText(results, prompt.size(), shared.worst)
                                          : ComposedToJsonl(results, prompt.size()));
-  return ExitCodeOf(results, Total(results, prompt.size()));
+  return ComposedExitCode(results, prompt.size());
 }
 
 std::string ComposedToText(const std::vector<ContractResult>& results, size_t prompt_tokens,
@@ -325,6 +312,19 @@ std::string ComposedToJsonl(const std::vector<ContractResult>& results, size_t p
        {"ties", total.tokens.ties},
        {"tokens_failed", total.tokens.failed}});
   return out;
+}
+
+int ComposedExitCode(const std::vector<ContractResult>& results, size_t prompt_tokens) {
+  bool finite = true;
+  for (const ContractResult& r : results) {
+    if (!r.not_finite) continue;
+    finite = false;
+    PrintErr(fmt::format("lab: first value that is not finite: {} channel {}\n",
+                         PathOf(r, r.not_finite->first), r.not_finite->second));
+  }
+  const Totals total = Total(results, prompt_tokens);
+  const bool pass = total.failed_places + total.tokens.failed == 0 && total.elements > 0;
+  return !finite ? kNonFinite : pass ? kPass : kNumericFailure;
 }
 
 }  // namespace lab

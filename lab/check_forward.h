@@ -24,8 +24,7 @@ struct SharedFlags {
   Format format;
   bool worst;  ///< largest ratio first
 };
-/// Runs, prints the report and returns the exit code: 4 when a candidate is not finite, 1 when a
-/// tap or token fails, else 0.
+/// Runs, prints the report and returns the exit code.
 int CheckForward(const ForwardFlags& f, const SharedFlags& shared);
 
 /// The report: the worst place of every contract and tap, the logits, the tokens, a summary.
@@ -34,5 +33,8 @@ std::string ComposedToText(const std::vector<ContractResult>& results, size_t pr
                            bool worst_first);
 /// The same in full, one record a line: tap, logits, tokens, summary (notes/formats.md).
 std::string ComposedToJsonl(const std::vector<ContractResult>& results, size_t prompt_tokens);
+/// 4 when a candidate is not finite (and says where on standard error), 1 when a tap or token fails
+/// or nothing was compared, else 0.
+int ComposedExitCode(const std::vector<ContractResult>& results, size_t prompt_tokens);
 
 }  // namespace lab

@@ -55,8 +55,10 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option(
       "--target", f.target,
       "only this SIMD target (default: every one that runs here; with --forward the best)");
-  app.add_option("--model", f.model,
-                 "take whole matrices of a layer of this model instead of the committed cases")
+  app.add_option(
+         "--model", f.model,
+         "take whole matrices of a layer of this model instead of the committed cases;\nwith "
+         "--forward the model to run (default: $LAB_MODEL, the fetched file, tiny)")
       ->type_name("FILE|SHAPE");
   app.add_option("--layer", f.layer, "with --model: which layer (default 3)")->type_name("L");
   app.add_option("--repeat", f.repeat, "run each row so often and demand the same bits (default 1)")
@@ -65,8 +67,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_flag("--worst", f.worst, "largest error first");
   AddFormat(app, f.format);
   AddForwardFlags(app, f.forward);
-  app.footer(
-      "Example:\n  lab check --op gate_up --repeat 10\n  lab check --forward --generate 16");
+  app.footer("Example:\n  lab check --op gate_up --repeat 10\n  lab check --forward --generate 16");
   return ParseArgs(app, argc, argv);
 }
 

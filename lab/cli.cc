@@ -57,6 +57,10 @@ bool ParseArgs(CLI::App& app, int argc, char** argv) {
   }
 }
 
+std::string NotNegative(const std::string& value) {
+  return value.starts_with('-') ? fmt::format("cannot be {}", Printable(value)) : "";
+}
+
 void AddFormat(CLI::App& app, std::string& format) {
   app.add_option("--format", format, "text for eyes (default) or jsonl for machines")
       ->type_name("text|jsonl");

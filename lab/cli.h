@@ -30,6 +30,9 @@ int CmdCheck(int argc, char** argv);
 /// nearest spelling for an unknown flag.
 bool ParseArgs(CLI::App& app, int argc, char** argv);
 
+/// A check for options that hold an unsigned number: CLI11 takes -1 for the largest one.
+std::string NotNegative(const std::string& value);
+
 /// Adds --format text|jsonl.
 void AddFormat(CLI::App& app, std::string& format);
 Format ParseFormat(const std::string& format);

@@ -4,6 +4,7 @@
 
 #include "lab/candidate.h"
 #include "lab/capture.h"
+#include "lab/check_forward.h"
 #include "lab/check_report.h"
 #include "lab/cli.h"
 #include "lab/error.h"
@@ -25,13 +26,15 @@ struct Flags {
   size_t layer = 3;
   int repeat = 1, fresh = 0, threads = DefaultThreads();
   bool worst = false, mutants = false;
+  ForwardFlags forward;
 };
 
 bool ParseFlags(int argc, char** argv, Flags& f) {
   CLI::App app(
       "Runs every kernel row on every case and judges it, element by element, against the float64 "
       "oracle of\n"
-      "its contract. Without --model the committed cases are used.",
+      "its contract. Without --model the committed cases are used. With --forward a whole pass is\n"
+      "judged at every tap of every token.",
       "lab check");
   app.add_option("--op", f.ops, "only these ops or rows: globs such as matvec,silu")
       ->type_name("GLOB,...");
@@ -41,9 +44,13 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       ->type_name("GLOB,...");
   app.add_option("--cases", f.folder, "folder of the cases (default: $LAB_CASES, then ./cases)")
       ->type_name("DIR");
-  app.add_option("--target", f.target, "only this SIMD target (default: every one that runs here)");
-  app.add_option("--model", f.model,
-                 "take whole matrices of a layer of this model instead of the committed cases")
+  app.add_option(
+      "--target", f.target,
+      "only this SIMD target (default: every one that runs here; with --forward the best)");
+  app.add_option(
+         "--model", f.model,
+         "take whole matrices of a layer of this model instead of the committed cases;\nwith "
+         "--forward the model to run (default: $LAB_MODEL, the fetched file, tiny)")
       ->type_name("FILE|SHAPE");
   app.add_option("--layer", f.layer, "with --model: which layer (default 3)")->type_name("L");
   app.add_option("--repeat", f.repeat, "run each row so often and demand the same bits (default 1)")
@@ -56,8 +63,10 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("--mutant", f.mutant, "with --mutants: only these")
       ->type_name("GLOB,...")
       ->needs(mutants);
-  app.add_option("--use", f.use, "run an op under a mutant, to see it fail: silu=mutant:gelu")
-      ->type_name("OP=mutant:NAME")
+  app.add_option("--use", f.use,
+                 "run an op under a mutant, to see it fail: silu=mutant:gelu; with --forward\nalso "
+                 "other rows, and in some layers alone: matvec@3-5=ref")
+      ->type_name("OP[@LAYERS]=ROW|mutant:NAME")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->excludes(mutants);
@@ -74,7 +83,9 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   app.add_flag("--worst", f.worst, "largest error first");
   AddTableFormat(app, f.format);
-  app.footer("Example:\n  lab check --op gate_up --repeat 10");
+  AddForwardFlags(app, f.forward);
+  app.footer(
+      "Examples:\n  lab check --op gate_up --repeat 10\n  lab check --forward --generate 16");
   return ParseArgs(app, argc, argv);
 }
 
@@ -232,6 +243,9 @@ int CmdCheck(int argc, char** argv) {
   const Format format = ParseTableFormat(f.format);
   if (!f.merge.empty()) return ReportCheck(ReadCheckLines(f.merge), format, f.worst);
   UseSimdTarget(f.target);
+  if (f.forward.on)
+    return CheckForward(f.forward,
+                        {f.model, f.backend, f.contract, f.threads, format, f.worst, f.use});
   const std::vector<UseRule> rules = ParseUse(f.use, Contract::f32, 0);
   for (const UseRule& rule : rules)
     if (rule.row) Fail("--use {}: only mutants here; --op chooses rows", rule.text);

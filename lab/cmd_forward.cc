@@ -10,7 +10,6 @@
 
 #include "lab/cli.h"
 #include "lab/error.h"
-#include "lab/names.h"
 #include "lab/output.h"
 #include "lab/parallel.h"
 #include "lab/safetensors.h"
@@ -35,11 +34,6 @@ struct Flags {
   bool tracing = false;
   std::vector<std::string> argv;
 };
-
-// CLI11 takes -1 for the largest unsigned number.
-std::string NotNegative(const std::string& value) {
-  return value.starts_with('-') ? fmt::format("cannot be {}", Printable(value)) : "";
-}
 
 // Returns false when --help was asked for.
 bool ParseFlags(int argc, char** argv, Flags& f) {
@@ -166,7 +160,7 @@ class Progress : public TapSink<T> {
   size_t layers_;
 };
 
-TraceHeader MakeHeader(const Flags& f, const Qwen2& model, const RowSet& rows) {
+TraceHeader MakeHeader(const Flags& f, const Qwen2& model, const RowSet& rows, KvType kv) {
   TraceHeader h;
   h.model = model.name();
   h.architecture = "qwen2";
@@ -174,7 +168,7 @@ TraceHeader MakeHeader(const Flags& f, const Qwen2& model, const RowSet& rows) {
   for (const GgufTensor& t : model.source->tensors())
     h.tensor_types.emplace_back(t.name, t.TypeName());
   h.contract = NameOf(rows.contract());
-  h.kv_type = f.kv;
+  h.kv_type = NameOf(kv);
   h.backend = NameOf(rows.backend());
   for (const Op op : ForwardOps(rows.contract()))
     h.rows.emplace_back(NameOf(op), rows[op].function);
@@ -199,7 +193,7 @@ class Run {
         prompt_(std::move(prompt)),
         forward_(model, rows, kv, flags.threads,
                  prompt_.size() + std::max<size_t>(flags.generate, 1) - 1) {
-    trace_.header = MakeHeader(flags, model, rows);
+    trace_.header = MakeHeader(flags, model, rows, kv);
     std::vector<std::string> globs = CLI::detail::split(flags.taps, ',');
     if (flags.taps.empty()) globs.clear();
     const TapFilter filter(globs, model.config.layers);
@@ -325,9 +319,7 @@ int CmdForward(int argc, char** argv) {
   if (!ParseFlags(argc, argv, f)) return kPass;
   RowSet rows = ChooseRows(f);
   const Backend backend = rows.backend();
-  constexpr std::string_view kKvNames[] = {"f32", "f16"};
-  if (f.kv.empty()) f.kv = kKvNames[static_cast<size_t>(DefaultKv(rows.contract()))];
-  const auto kv = static_cast<KvType>(IndexOfName(kKvNames, f.kv, "--kv"));
+  const KvType kv = f.kv.empty() ? DefaultKv(rows.contract()) : ParseKv(f.kv, "--kv");
   CheckThreads(f.threads);
   UseSimdTarget(f.target);
   ParseFormat(f.format);

@@ -1,5 +1,5 @@
 #pragma once
-// The only place that decides whether a result is right.
+// The only place that decides whether a row's result is right (whole passes: lab/composed.h).
 #include <cstdint>
 #include <string>
 #include <vector>

@@ -4,6 +4,7 @@
 
 #include "kernels/half.h"
 #include "lab/error.h"
+#include "lab/names.h"
 #include "model/rope_angles.h"
 
 namespace lab {
@@ -14,6 +15,8 @@ namespace {
 constexpr size_t kBatch = 256;
 // The logits of a traced prefill come in smaller batches: 152 k values for each token.
 constexpr size_t kLmHeadBatch = 16;
+
+constexpr std::string_view kKvNames[] = {"f32", "f16"};
 
 template <class T>
 void Show(TapSink<T>* sink, const TapView<T>& view) {
@@ -73,6 +76,14 @@ RowUse RowSet::For(Op op, int layer) const {
     if (rule.mutant) use.mutant = rule.mutant;
   }
   return use;
+}
+
+std::string_view NameOf(KvType kv) {
+  return kKvNames[static_cast<size_t>(kv)];
+}
+
+KvType ParseKv(std::string_view name, std::string_view flag) {
+  return static_cast<KvType>(IndexOfName(kKvNames, name, flag));
 }
 
 template <class T>

@@ -46,6 +46,9 @@ enum class KvType { f32, f16 };
 constexpr KvType DefaultKv(Contract contract) {
   return contract == Contract::q8 ? KvType::f16 : KvType::f32;
 }
+std::string_view NameOf(KvType kv);
+/// The value of that name; throws Error naming `flag` and the known names.
+KvType ParseKv(std::string_view name, std::string_view flag);
 
 /// T is the element type of activations and KV cache: double for the oracle, float otherwise.
 template <class T>

@@ -644,6 +644,84 @@ TEST(CliTrace, NonFiniteValuesAreNamedAndGiveFour) {
   EXPECT_EQ(RunLab(args).code, 4);
 }
 
+// --- check --forward ---
+
+const Strings kComposed = {"check", "--forward", "--model", "tiny"};
+
+TEST(CliCheckForward, JsonLinesHoldEveryTapAndTokenOfEveryContract) {
+  const Result r =
+      RunLab(kComposed + Strings{"--tokens", "1,2,3", "--generate", "2", "--format", "jsonl"});
+  EXPECT_EQ(r.code, 0);
+  EXPECT_EQ(r.err, "");
+  const std::vector<Json> records = Records(r.out);
+  const size_t places = 3 * (3 + 20 * 28) * 5;
+  std::set<std::string> seen;
+  for (const Json& tap : OfKind(records, "tap")) {
+    EXPECT_EQ(tap["verdict"], "pass") << tap;
+    seen.insert(fmt::format("{} {} {} {}", tap["contract"].dump(), tap["tap"].dump(),
+                            tap["layer"].dump(), tap["token"].dump()));
+  }
+  EXPECT_EQ(seen.size(), places);
+  EXPECT_EQ(OfKind(records, "logits").size(), 15u);
+  const auto tokens = OfKind(records, "tokens");
+  ASSERT_EQ(tokens.size(), 3u);
+  for (const Json& t : tokens) EXPECT_EQ(t["positions"], 3);
+  EXPECT_EQ(records.size(), places + 15 + 3 + 1);
+  EXPECT_EQ(records.back()["kind"], "summary");
+  EXPECT_EQ(records.back()["passed"], places);
+}
+
+TEST(CliCheckForward, TextHasALineForEachTapWorstFirstIfAsked) {
+  const Result r = RunLab(
+      kComposed + Strings{"--tokens", "1,2,3", "--contract", "q8", "--kv", "f32", "--worst"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  const Strings lines = Lines(r.out);
+  double before = 1;
+  for (size_t i = 1; i <= 23; ++i) {
+    EXPECT_TRUE(lines.at(i).starts_with("pass     q8        f32 ")) << lines[i];
+    const double ratio = std::stod(lines[i].substr(lines[i].rfind(' ')));
+    EXPECT_LE(ratio, before);
+    before = ratio;
+  }
+  EXPECT_EQ(lines.at(24), "");
+  ExpectHas(r.out, {"t2, last of the prompt", "t0", "t1, worst of the others"});
+  ExpectHas(lines.back(), {"1689 taps passed, 0 failed", "1 argmaxes, 0 ties, 0 failed"});
+}
+
+TEST(CliCheckForward, WhatDoesNotGoTogether) {
+  const Case cases[] = {
+      {kComposed + Strings{"--op", "silu"}, 2, {"--op excludes --forward"}},
+      {kComposed + Strings{"--case", "x"}, 2, {"--case excludes --forward"}},
+      {kComposed + Strings{"--cases", "x"}, 2, {"--cases excludes --forward"}},
+      {kComposed + Strings{"--layer", "3"}, 2, {"--layer excludes --forward"}},
+      {kComposed + Strings{"--repeat", "2"}, 2, {"--repeat excludes --forward"}},
+      {{"check", "--prompt", "x"}, 2, {"--prompt requires --forward"}},
+      {{"check", "--tokens", "1"}, 2, {"--tokens requires --forward"}},
+      {{"check", "--kv", "f16"}, 2, {"--kv requires --forward"}},
+      {{"check", "--generate", "1"}, 2, {"--generate requires --forward"}},
+      {kComposed + Strings{"--prompt", "x", "--tokens", "1"}, 2, {"--prompt excludes --tokens"}},
+      {kComposed + Strings{"--prompt", ""}, 2, {"prompt is empty"}},
+      {kComposed + Strings{"--generate", "-1"}, 2, {"--generate", "-1"}},
+      {kComposed + Strings{"--generate", "40000"}, 2, {"40000", "context of 32768"}},
+      {kComposed + Strings{"--tokens", "512"}, 2, {"512 is no token"}},
+      {kComposed + Strings{"--kv", "f8"}, 2, {"--kv", "'f8'"}},
+      {kComposed + Strings{"--backend", "oracle"}, 2, {"--backend oracle", "give ref or hwy"}},
+      {kComposed + Strings{"--backend", "cuda"}, 2, {"--backend cuda", "no such row"}}};
+  ExpectFails(cases);
+}
+
+TEST(CliCheckForward, ACandidateThatIsNotFiniteGivesFour) {
+  TempDir dir;
+  std::vector<uint8_t> bytes = TinyGguf();
+  const Gguf gguf(FileBytes::Borrow("tiny", TinyGguf()));
+  const float nan = std::nanf("");
+  std::memcpy(&bytes[gguf.FindTensor("blk.2.ffn_norm.weight")->offset + 40], &nan, sizeof nan);
+  const std::string path = WriteBytes(dir / "nan.gguf", AsText(bytes));
+  const Result r = RunLab({"check", "--forward", "--model", path, "--contract", "f32"});
+  EXPECT_EQ(r.code, 4);
+  EXPECT_EQ(r.err, "lab: first value that is not finite: f32 L02.ffn_norm token 0 channel 10\n");
+}
+
 // --- generation ---
 
 TEST(CliForward, GeneratesAsManyAsAsked) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <sstream>
 
+#include "lab/composed.h"
 #include "lab/safetensors.h"
 #include "lab/sha256.h"
 #include "model/tokenizer.h"
@@ -193,6 +194,33 @@ TEST_F(Real, ChatAnswersTheQuestion) {
     forward.Run({&id, 1}, nullptr);
   }
   EXPECT_NE(answer.find('4'), std::string::npos) << answer;
+}
+
+class RealComposed : public Real {};
+
+// The limits on the logits hold for the whole error of the last token, against exact arithmetic:
+// what the contract costs and what the rows add.
+TEST_F(RealComposed, EverySimdPassIsWithinTheCompositionRule) {
+  ComposedOptions options;
+  options.kv = KvType::f32;
+  options.threads = kThreads;
+  const auto results = RunComposed(*model_, tokenizer_->Encode("What is 2+2?"), options,
+                                   CandidatesOf(*model_, Backend::hwy, kThreads));
+  ASSERT_EQ(results.size(), 3u);
+  for (const ContractResult& r : results) {
+    SCOPED_TRACE(NameOf(r.contract));
+    EXPECT_EQ(r.taps.size(), (3 + 20 * model_->config.layers) * 7);
+    for (const TapVerdict& v : r.taps)
+      EXPECT_TRUE(v.pass()) << TapPath(v.place.tap, v.place.layer) << " token " << v.place.token
+                            << ": " << v.ratio() << " of the allowed error";
+    const TokenLogits& last = r.logits.at(6);
+    EXPECT_NE(last.status(), TokenStatus::fail);
+    const double rse_limits[] = {1e-11, 1e-3, 5e-8};  // f32, q8, q16
+    EXPECT_LE(last.candidate.rse, rse_limits[static_cast<size_t>(r.contract)]);
+    if (r.contract == Contract::q16) {
+      EXPECT_LE(last.candidate.kl, 1e-6);
+    }
+  }
 }
 
 }  // namespace

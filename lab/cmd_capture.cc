@@ -56,7 +56,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       ->type_name("cases")
       ->excludes(text, file, tokens, edges);
   app.footer(
-      "Examples:\n"
+      "Example:\n"
       "  lab capture --layer 3 --prompt \"What is 2+2?\" -o cases/layer3\n"
       "  lab capture --edges -o cases/edges\n"
       "  lab capture --from cases --ops L03.gate_up --export /tmp/gate_up");

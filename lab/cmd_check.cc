@@ -84,8 +84,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_flag("--worst", f.worst, "largest error first");
   AddTableFormat(app, f.format);
   AddForwardFlags(app, f.forward);
-  app.footer(
-      "Examples:\n  lab check --op gate_up --repeat 10\n  lab check --forward --generate 16");
+  app.footer("Example:\n  lab check --op gate_up --repeat 10\n  lab check --forward --generate 16");
   return ParseArgs(app, argc, argv);
 }
 

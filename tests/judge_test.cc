@@ -11,6 +11,7 @@
 #include "lab/case.h"
 #include "lab/cli.h"
 #include "lab/error.h"
+#include "lab/output.h"
 #include "lab/simd_target.h"
 
 namespace lab {
@@ -206,6 +207,46 @@ TEST(CheckVerb, ExitCodes) {
   EXPECT_EQ(RunCheck({"--cases", cases, "--repeat", "0"}).first, kUsage);
   EXPECT_EQ(RunCheck({"--cases", cases + "/nosuch"}).first, kUsage);
   EXPECT_EQ(RunCheck({"--model", "tiny", "--layer", "28"}).first, kUsage);
+}
+
+TEST(CheckVerb, RequiredBackendsShardsAndFormats) {
+  const std::string cases = LAB_CASES_DIR;
+  EXPECT_EQ(RunCheck({"--cases", cases, "--require", "cuda"}).first, kCannotRun);
+  EXPECT_EQ(RunCheck({"--cases", cases, "--op", "silu", "--require", "hwy"}).first, kPass);
+  for (const char* shard : {"0/2", "3/2", "1", "1/2x", "-1/2"})
+    EXPECT_EQ(RunCheck({"--cases", cases, "--shard", shard}).first, kUsage) << shard;
+  EXPECT_EQ(RunCheck({"--cases", cases, "--use", "silu=SiluRef"}).first, kUsage);
+  EXPECT_EQ(RunCheck({"--cases", cases, "--op", "silu", "--use", "silu=mutant:gelu"}).first,
+            kNumericFailure);
+  EXPECT_TRUE(RunCheck({"--cases", cases, "--op", "silu", "--format", "md"})
+                  .second.starts_with("| verdict | row |"));
+  EXPECT_TRUE(RunCheck({"--cases", cases, "--op", "silu", "--format", "csv"})
+                  .second.starts_with("verdict,row,"));
+}
+
+TEST(CheckVerb, ShardsMergeIntoTheWhole) {
+  const std::string cases = LAB_CASES_DIR;
+  const std::vector<std::string> args = {"--cases",   cases,   "--op",
+                                         "silu,rope", "--use", "silu=mutant:gelu"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), args.begin(), args.end());
+    return RunCheck(more);
+  };
+  const std::string whole = with({"--worst"}).second;
+  std::vector<std::string> merge = {"--worst"};
+  for (const char* shard : {"1/3", "2/3", "3/3"}) {
+    const std::string path =
+        testing::TempDir() + "lab_shard_" + shard[0] + std::to_string(getpid());
+    OutputFile out(path);
+    out.Write(with({"--shard", shard, "--format", "jsonl"}).second);
+    out.Commit();
+    merge.insert(merge.end(), {"--merge", path});
+  }
+  const auto [code, merged] = RunCheck(merge);
+  EXPECT_EQ(code, kNumericFailure);
+  const auto summary = [](const std::string& text) { return text.substr(text.rfind("\n\n")); };
+  EXPECT_EQ(summary(merged), summary(whole));
+  for (size_t i = 2; i < merge.size(); i += 2) std::remove(merge[i].c_str());
 }
 
 TEST(CheckVerb, AWholeLayerOfAModelPasses) {

@@ -167,7 +167,7 @@ int CmdBench(int argc, char** argv) {
       "(--benchmark_filter=, --benchmark_format=json, ...) work too. Nothing is judged here.",
       "lab bench");
   AddModel(app, model_name);
-  app.add_option("--backend", backend, "oracle or ref (default)");
+  app.add_option("--backend", backend, "ref (default), hwy or oracle");
   app.add_option("--threads", threads, "1 to 1024 (default: the cores of this machine)");
   app.footer("Example:\n  lab bench --benchmark_filter=gate_up");
   if (!ParseArgs(app, argc, argv)) return kPass;

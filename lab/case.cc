@@ -257,18 +257,8 @@ std::string ShapeProblem(const Case& c) {
   return "unknown op";
 }
 
-CaseFilter::CaseFilter(std::string_view globs) {
-  for (size_t at = 0; at < globs.size();) {
-    const size_t comma = std::min(globs.find(',', at), globs.size());
-    globs_.emplace_back(globs.substr(at, comma - at));
-    at = comma + 1;
-  }
-}
-
-bool CaseFilter::Has(const Case& c) const {
-  return globs_.empty() || std::any_of(globs_.begin(), globs_.end(), [&](const std::string& g) {
-           return GlobMatch(g, c.name) || GlobMatch(g, NameOf(c.op));
-         });
+bool Chosen(const GlobList& globs, const Case& c) {
+  return globs.Match(c.name) || globs.Match(NameOf(c.op));
 }
 
 CaseFile ReadCaseFile(const std::string& path) {
@@ -319,6 +309,15 @@ std::vector<std::string> FindCaseFiles(const std::string& folder) {
   if (error) Fail("{}: cannot read the folder of cases: {}", folder, error.message());
   std::sort(paths.begin(), paths.end());
   return paths;
+}
+
+std::vector<Case> ReadCases(const std::string& folder) {
+  std::vector<Case> cases;
+  for (const std::string& path : FindCaseFiles(folder)) {
+    CaseFile file = ReadCaseFile(path);
+    std::move(file.cases.begin(), file.cases.end(), std::back_inserter(cases));
+  }
+  return cases;
 }
 
 }  // namespace lab

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/block_types.h"
+#include "lab/names.h"
 #include "lab/registry.h"
 
 namespace lab {
@@ -54,18 +55,14 @@ CaseFile ReadCaseFile(const std::string& path);
 /// Writes STEM.toml and STEM.safetensors, each whole or not at all.
 void WriteCaseFile(const std::string& stem, const CaseFile& file);
 
-/// Cases chosen by comma-separated globs on their name or op; "" chooses all.
-class CaseFilter {
- public:
-  explicit CaseFilter(std::string_view globs);
-  bool Has(const Case& c) const;
-
- private:
-  std::vector<std::string> globs_;
-};
+/// Whether a glob matches the case's name or its op.
+bool Chosen(const GlobList& globs, const Case& c);
 
 /// Where cases come from: `folder` if it is named, else $LAB_CASES, else ./cases.
 std::string CasesFolder(const std::string& folder);
+
+/// All cases of the files of a folder, in the order of their names.
+std::vector<Case> ReadCases(const std::string& folder);
 
 /// The .toml files of a folder by name. Throws Error when there is no such folder.
 std::vector<std::string> FindCaseFiles(const std::string& folder);

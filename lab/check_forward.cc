@@ -194,15 +194,8 @@ Json RecordOf(const ContractResult& r, size_t token, bool judged) {
   return record;
 }
 
-std::vector<int32_t> PromptIds(const ForwardFlags& f, const Qwen2& model) {
-  std::vector<int32_t> ids;
-  if (f.tokens.empty()) {
-    ids =
-        Tokenizer(*model.source).Encode(f.prompt_file.empty() ? f.prompt : ReadText(f.prompt_file));
-  } else {
-    ids = ParseIds(f.tokens, model.config.vocab);
-  }
-  if (ids.empty()) Fail("the prompt is empty; there is nothing to run");
+std::vector<int32_t> PromptInContext(const ForwardFlags& f, const Qwen2& model) {
+  const std::vector<int32_t> ids = PromptIds(f.prompt, model);
   const size_t longest = model.config.context_length;
   if (ids.size() > longest || f.generate > longest - ids.size())
     Fail("{} prompt tokens and {} to generate do not fit the context of {} tokens of this model",
@@ -227,13 +220,14 @@ void AddForwardFlags(CLI::App& app, ForwardFlags& f) {
   for (const char* single : {"--op", "--case", "--cases", "--layer", "--repeat", "--fresh",
                              "--mutants", "--candidate", "--shard", "--merge"})
     forward->excludes(app.get_option(single));
-  auto* prompt = app.add_option("--prompt", f.prompt,
+  auto* prompt = app.add_option("--prompt", f.prompt.text,
                                 "with --forward: text to run (default \"What is 2+2?\")");
-  auto* file = app.add_option("--prompt-file", f.prompt_file,
+  auto* file = app.add_option("--prompt-file", f.prompt.file,
                               "with --forward: text from a file; - is standard input")
                    ->excludes(prompt);
-  auto* tokens = app.add_option("--tokens", f.tokens, "with --forward: token ids instead of text")
-                     ->excludes(prompt, file);
+  auto* tokens =
+      app.add_option("--tokens", f.prompt.tokens, "with --forward: token ids instead of text")
+          ->excludes(prompt, file);
   auto* generate =
       app.add_option(
              "--generate", f.generate,
@@ -262,7 +256,7 @@ int CheckForward(const ForwardFlags& f, const SharedFlags& shared) {
   for (const Contract contract : options.contracts) RowSet(backend, contract);  // before computing
 
   const Qwen2 model = OpenModel(ResolveModel(shared.model));
-  const std::vector<int32_t> prompt = PromptIds(f, model);
+  const std::vector<int32_t> prompt = PromptInContext(f, model);
   std::vector<ContractResult> results;
   {
     const Progress progress;

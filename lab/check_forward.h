@@ -5,13 +5,15 @@
 
 #include "lab/cli.h"
 #include "lab/composed.h"
+#include "lab/prompt.h"
 
 namespace lab {
 
 /// The flags that `lab check` has for --forward alone.
 struct ForwardFlags {
   bool on = false;
-  std::string prompt = "What is 2+2?", prompt_file, tokens, kv;
+  Prompt prompt;
+  std::string kv;
   size_t generate = 0;
 };
 /// Adds them, each refused without --forward; --forward refuses the flags that select single rows.

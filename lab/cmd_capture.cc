@@ -6,14 +6,15 @@
 #include "lab/export.h"
 #include "lab/output.h"
 #include "lab/parallel.h"
+#include "lab/prompt.h"
 #include "lab/sha256.h"
-#include "model/tokenizer.h"
 
 namespace lab {
 namespace {
 
 struct Flags {
-  std::string model, prompt = "What is 2+2?", prompt_file, tokens, out, ops, exports, from;
+  std::string model, out, ops, exports, from;
+  Prompt prompt;
   size_t layer = 3, rows = 64, queries = 0;
   int threads = DefaultThreads();
   bool edges = false;
@@ -29,12 +30,12 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "lab capture");
   AddModel(app, f.model);
   app.add_option("--layer", f.layer, "which layer (default 3)")->type_name("L");
-  auto* text = app.add_option("--prompt", f.prompt, "text to run (default \"What is 2+2?\")");
+  auto* text = app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
   auto* file =
-      app.add_option("--prompt-file", f.prompt_file, "text from a file; - is standard input")
+      app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
           ->excludes(text);
-  auto* tokens =
-      app.add_option("--tokens", f.tokens, "token ids instead of text")->excludes(text, file);
+  auto* tokens = app.add_option("--tokens", f.prompt.tokens, "token ids instead of text")
+                     ->excludes(text, file);
   app.add_option(
          "--rows", f.rows,
          "rows to keep of each matrix, spread evenly, with all columns; 0: all (default 64)")
@@ -76,13 +77,13 @@ CaseFile CaptureFromModel(const Flags& f) {
   if (model.source->file().is_file())
     cases.sha256 = Sha256OfFile(model.name(), model.source->file().bytes());
   cases.layer = f.layer;
-  if (f.tokens.empty()) {
-    cases.prompt = f.prompt_file.empty() ? f.prompt : ReadText(f.prompt_file);
-    cases.ids = Tokenizer(*model.source).Encode(cases.prompt);
-  } else {
-    cases.ids = ParseIds(f.tokens, model.config.vocab);
+  Prompt prompt = f.prompt;
+  if (!prompt.file.empty()) {
+    prompt.text = ReadText(prompt.file);
+    prompt.file.clear();
   }
-  if (cases.ids.empty()) Fail("the prompt is empty; there is nothing to run");
+  if (prompt.tokens.empty()) cases.prompt = prompt.text;
+  cases.ids = PromptIds(prompt, model);
   if (cases.ids.size() > model.config.context_length)
     Fail("{} tokens do not fit the context of {} of this model", cases.ids.size(),
          model.config.context_length);
@@ -90,25 +91,20 @@ CaseFile CaptureFromModel(const Flags& f) {
   return cases;
 }
 
-CaseFile ReadFolder(const std::string& folder) {
-  CaseFile all;
-  for (const std::string& path : FindCaseFiles(folder)) {
-    CaseFile file = ReadCaseFile(path);
-    std::move(file.cases.begin(), file.cases.end(), std::back_inserter(all.cases));
-  }
-  return all;
-}
-
 }  // namespace
 
 int CmdCapture(int argc, char** argv) {
   Flags f;
   if (!ParseFlags(argc, argv, f)) return kPass;
-  CaseFile cases = f.edges          ? EdgeCases()
-                   : f.from.empty() ? CaptureFromModel(f)
-                                    : ReadFolder(f.from);
-  const CaseFilter filter(f.ops);
-  std::erase_if(cases.cases, [&](const Case& c) { return !filter.Has(c); });
+  CaseFile cases;
+  if (f.edges)
+    cases = EdgeCases();
+  else if (f.from.empty())
+    cases = CaptureFromModel(f);
+  else
+    cases.cases = ReadCases(f.from);
+  const GlobList globs(f.ops);
+  std::erase_if(cases.cases, [&](const Case& c) { return !Chosen(globs, c); });
   if (cases.cases.empty())
     throw Error(kNotComparable, fmt::format("--ops {}: no case has such a name or op", f.ops));
   if (!f.exports.empty()) {

@@ -88,15 +88,6 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   return ParseArgs(app, argc, argv);
 }
 
-std::vector<std::string> Globs(const std::string& text) {
-  return text.empty() ? std::vector<std::string>{} : CLI::detail::split(text, ',');
-}
-
-bool MatchesAny(const std::vector<std::string>& globs, std::string_view name) {
-  return std::any_of(globs.begin(), globs.end(),
-                     [&](const std::string& g) { return GlobMatch(g, name); });
-}
-
 // Leaves every N-th case, beginning with the I-th.
 void TakeShard(const std::string& shard, std::vector<Case>& cases) {
   if (shard.empty()) return;
@@ -119,13 +110,10 @@ std::vector<Case> LoadCases(const Flags& f) {
     const std::vector<int32_t> ids = Tokenizer(*model.source).Encode("What is 2+2?");
     cases = CaptureCases(model, f.layer, ids, 0, 0, f.threads);
   } else {
-    for (const std::string& path : FindCaseFiles(CasesFolder(f.folder))) {
-      CaseFile file = ReadCaseFile(path);
-      std::move(file.cases.begin(), file.cases.end(), std::back_inserter(cases));
-    }
+    cases = ReadCases(CasesFolder(f.folder));
   }
-  const CaseFilter filter(f.cases);
-  std::erase_if(cases, [&](const Case& c) { return !filter.Has(c); });
+  const GlobList globs(f.cases);
+  std::erase_if(cases, [&](const Case& c) { return !Chosen(globs, c); });
   if (cases.empty()) throw Error(kNotComparable, "no case matches --case");
   TakeShard(f.shard, cases);
   if (f.fresh == 0) return cases;
@@ -140,14 +128,13 @@ std::vector<const Row*> SelectRows(const Flags& f) {
   std::optional<Contract> contract;
   if (!f.backend.empty()) backend = ParseBackend(f.backend, "--backend");
   if (!f.contract.empty()) contract = ParseContract(f.contract, "--contract");
-  const std::vector<std::string> globs = Globs(f.ops);
+  const GlobList globs(f.ops);
   std::vector<const Row*> rows;
   for (const Row& row : Rows()) {
     if (row.backend == Backend::oracle) continue;  // it is what the others are judged against
     if (backend && row.backend != *backend) continue;
     if (contract && row.contract != *contract) continue;
-    if (!globs.empty() && !MatchesAny(globs, NameOf(row.op)) && !MatchesAny(globs, row.function))
-      continue;
+    if (!globs.Match(NameOf(row.op)) && !globs.Match(row.function)) continue;
     rows.push_back(&row);
   }
   if (rows.empty())
@@ -217,10 +204,10 @@ class CaseChecker {
 
 int CheckMutants(const Flags& f, const std::vector<const Row*>& rows,
                  const std::vector<Case>& cases) {
-  const std::vector<std::string> globs = Globs(f.mutant);
+  const GlobList globs(f.mutant);
   std::vector<const Mutant*> mutants;
   for (const Mutant& m : Mutants())
-    if (globs.empty() || MatchesAny(globs, m.name)) mutants.push_back(&m);
+    if (globs.Match(m.name)) mutants.push_back(&m);
   if (mutants.empty()) throw Error(kNotComparable, "no mutant matches --mutant");
   return ReportMutants(RunMutants(mutants, rows, cases, f.threads), ParseTableFormat(f.format));
 }

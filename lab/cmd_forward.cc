@@ -10,8 +10,10 @@
 
 #include "lab/cli.h"
 #include "lab/error.h"
+#include "lab/names.h"
 #include "lab/output.h"
 #include "lab/parallel.h"
+#include "lab/prompt.h"
 #include "lab/safetensors.h"
 #include "lab/sha256.h"
 #include "lab/simd_target.h"
@@ -23,8 +25,9 @@ namespace lab {
 namespace {
 
 struct Flags {
-  std::string model, prompt = "What is 2+2?", prompt_file, tokens;
-  bool chat = false, ignore_eos = false;
+  std::string model;
+  Prompt prompt;
+  bool ignore_eos = false;
   size_t generate = 0;
   std::string backend, contract, kv, target;
   int threads = DefaultThreads();
@@ -42,12 +45,13 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "every step, with -n a greedy continuation.",
       "lab forward");
   AddModel(app, f.model);
-  auto* prompt = app.add_option("--prompt", f.prompt, "text to run (default \"What is 2+2?\")");
+  auto* prompt =
+      app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
   auto* file =
-      app.add_option("--prompt-file", f.prompt_file, "text from a file; - is standard input")
+      app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
           ->excludes(prompt);
-  auto* chat = app.add_flag("--chat", f.chat, "wrap the text as a user turn in ChatML");
-  app.add_option("--tokens", f.tokens, "token ids instead of text: 3838,374,220")
+  auto* chat = app.add_flag("--chat", f.prompt.chat, "wrap the text as a user turn in ChatML");
+  app.add_option("--tokens", f.prompt.tokens, "token ids instead of text: 3838,374,220")
       ->excludes(prompt, file, chat);
   app.add_option("-n", f.generate, "tokens to generate, greedily (default 0)")
       ->type_name("N")
@@ -85,13 +89,6 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   f.tracing = trace->count() > 0;
   f.argv.assign(argv, argv + argc);
   return true;
-}
-
-std::vector<int32_t> PromptIds(const Flags& f, const Qwen2& model, const Tokenizer* tokenizer) {
-  if (!f.tokens.empty()) return ParseIds(f.tokens, model.config.vocab);
-  const std::string text = f.prompt_file.empty() ? f.prompt : ReadText(f.prompt_file);
-  if (text.empty()) Fail("the prompt is empty; there is nothing to run");
-  return tokenizer->Encode(f.chat ? ChatMl(text) : text);
 }
 
 // The tensors of the taps, kept until the run is over.
@@ -194,9 +191,7 @@ class Run {
         forward_(model, rows, kv, flags.threads,
                  prompt_.size() + std::max<size_t>(flags.generate, 1) - 1) {
     trace_.header = MakeHeader(flags, model, rows, kv);
-    std::vector<std::string> globs = CLI::detail::split(flags.taps, ',');
-    if (flags.taps.empty()) globs.clear();
-    const TapFilter filter(globs, model.config.layers);
+    const TapFilter filter(GlobList(flags.taps).globs(), model.config.layers);
     if (flags.tracing) sinks_.Add(&recorder_.emplace(trace_, filter, flags.top));
     if (!flags.dump.empty()) sinks_.Add(&tensors_.emplace(filter));
     if (isatty(STDERR_FILENO)) sinks_.Add(&progress_.emplace(model.config.layers));
@@ -329,9 +324,9 @@ int CmdForward(int argc, char** argv) {
   if (!f.use.empty() && backend == Backend::oracle)
     Fail("--use: the oracle is what everything is judged by; choose another --backend");
   std::unique_ptr<Tokenizer> tokenizer;
-  if (f.tokens.empty() || model.source->Strings("tokenizer.ggml.tokens"))
+  if (f.prompt.tokens.empty() || model.source->Strings("tokenizer.ggml.tokens"))
     tokenizer = std::make_unique<Tokenizer>(*model.source);
-  std::vector<int32_t> prompt = PromptIds(f, model, tokenizer.get());
+  std::vector<int32_t> prompt = PromptIds(f.prompt, model, tokenizer.get());
   const size_t longest = model.config.context_length;
   if (prompt.size() > longest || f.generate > longest - prompt.size() + 1)
     Fail("{} prompt tokens and {} to generate do not fit the context of {} tokens of this model",

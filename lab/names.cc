@@ -62,6 +62,19 @@ bool GlobMatch(std::string_view pattern, std::string_view text) {
   return fnmatch(std::string(pattern).c_str(), std::string(text).c_str(), 0) == 0;
 }
 
+GlobList::GlobList(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    globs_.emplace_back(text.substr(at, comma - at));
+    at = comma + 1;
+  }
+}
+
+bool GlobList::Match(std::string_view name) const {
+  return globs_.empty() || std::any_of(globs_.begin(), globs_.end(),
+                                       [&](const std::string& g) { return GlobMatch(g, name); });
+}
+
 std::string Printable(std::string_view text, size_t limit) {
   std::string out;
   size_t i = 0;

@@ -18,6 +18,17 @@ std::string DidYouMean(std::string_view name, std::span<const std::string_view> 
 /// Shell-style match: '*' any characters, '?' one.
 bool GlobMatch(std::string_view pattern, std::string_view text);
 
+/// Comma-separated globs, as options take them. None at all match everything.
+class GlobList {
+ public:
+  explicit GlobList(std::string_view text);
+  bool Match(std::string_view name) const;
+  const std::vector<std::string>& globs() const { return globs_; }
+
+ private:
+  std::vector<std::string> globs_;
+};
+
 /// `text` as it may stand in a one-line message: control bytes and broken UTF-8 escaped as \xNN,
 /// cut after `limit` bytes with "...".
 std::string Printable(std::string_view text, size_t limit = 80);

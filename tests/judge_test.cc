@@ -58,11 +58,7 @@ TEST(Judge, EveryRowPassesOnEveryTinyCase) {
 }
 
 TEST(Judge, EveryRowHasACommittedCase) {
-  std::vector<Case> cases;
-  for (const std::string& path : FindCaseFiles(LAB_CASES_DIR)) {
-    CaseFile file = ReadCaseFile(path);
-    std::move(file.cases.begin(), file.cases.end(), std::back_inserter(cases));
-  }
+  const std::vector<Case> cases = ReadCases(LAB_CASES_DIR);
   for (const Row& row : Rows())
     EXPECT_TRUE(std::any_of(cases.begin(), cases.end(), [&](const Case& c) {
       return c.op == row.op;

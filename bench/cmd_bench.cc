@@ -123,6 +123,14 @@ void TimeRow(benchmark::State& state, const Row& row, const Qwen2& model, int th
                   GateUpArgs<T>{l.ffn_gate, l.ffn_up, b.x.data(), b.Integers(row, l.ffn_gate),
                                 b.Integers(row, l.ffn_up), b.y.data(), b.z.data(), 1, c.ffn},
                   threads, l.ffn_gate.bytes() + l.ffn_up.bytes());
+    case Op::gate_up_swiglu:
+      return Time(
+          state, row,
+          GateUpSwigluArgs<T>{{l.ffn_gate, l.ffn_up, b.x.data(), b.Integers(row, l.ffn_gate),
+                               b.Integers(row, l.ffn_up), nullptr, nullptr, 1, c.ffn},
+                              nullptr,
+                              b.z.data()},
+          threads, l.ffn_gate.bytes() + l.ffn_up.bytes());
     case Op::rope:
       return Time(state, row,
                   RopeArgs<T>{b.x.data(), b.y.data(), b.k.data(), b.v.data(), 1, c.heads,

@@ -81,6 +81,14 @@ bool Binding<T>::guards_intact() const {
 }
 
 template <class T>
+GateUpArgs<T> Binding<T>::GateUp() {
+  T* gate = Output("gate", c_.tokens, c_.w.rows);
+  T* up = Output("up", c_.tokens, c_.w.rows);
+  return {Weight(c_.w), Weight(c_.w_up), Input(c_.x), Integers(c_.w), Integers(c_.w_up), gate,
+          up,           c_.tokens,       c_.w.rows};
+}
+
+template <class T>
 bool Binding<T>::RunQuantize(const RowUse& use, int threads) {
   const size_t n = c_.n(), block = n % 256 == 0 ? 256 : 32;
   GuardedBuffer<int8_t> hi("hi", c_.tokens, n), lo("lo", c_.tokens, n);
@@ -174,13 +182,13 @@ bool Binding<T>::Run(const RowUse& use, int threads) {
                                   before, tokens, c_.w.rows},
                     threads);
     }
-    case Op::gate_up: {
-      T* gate = Output("gate", tokens, c_.w.rows);
-      T* up = Output("up", tokens, c_.w.rows);
-      return RunUse(use,
-                    GateUpArgs<T>{Weight(c_.w), Weight(c_.w_up), Input(c_.x), Integers(c_.w),
-                                  Integers(c_.w_up), gate, up, tokens, c_.w.rows},
-                    threads);
+    case Op::gate_up:
+      return RunUse(use, GateUp(), threads);
+    case Op::gate_up_swiglu: {
+      const GateUpArgs<T> gate_up = GateUp();
+      T* silu = Output("silu", tokens, c_.w.rows);
+      T* y = Output("y", tokens, c_.w.rows);
+      return RunUse(use, GateUpSwigluArgs<T>{gate_up, silu, y}, threads);
     }
     case Op::rope:
       return RunRope(use, threads);

@@ -95,6 +95,7 @@ class Binding {
   WeightView Weight(const WeightView& w);
   QuantizedView Integers(const WeightView& w);
   T* Output(const char* name, size_t tokens, size_t n);
+  GateUpArgs<T> GateUp();
   bool RunQuantize(const RowUse& use, int threads);
   bool RunAttention(const RowUse& use, int threads);
   bool RunRope(const RowUse& use, int threads);

@@ -172,6 +172,8 @@ std::string BlameSubBlock(const Case& c, Contract contract, const std::vector<Ex
       case Op::matvec:
       case Op::down_proj:
       case Op::gate_up:
+      case Op::gate_up_swiglu:
+        if (e.name == "silu" || (e.name == "y" && c.op == Op::gate_up_swiglu)) break;  // no sums
         blame = BlameDot(w, ActivationsOf(c, contract, w), e, got[o], lanes);
         break;
       case Op::q4k_dequant:

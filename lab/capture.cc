@@ -156,10 +156,19 @@ class Capture {
     }
   }
 
+  // On the inputs of a gate_up.
+  void AddFused(const std::string& name, Case c) {
+    c.op = Op::gate_up_swiglu;
+    c.name = name;
+    c.output_tap = "ffn_swiglu";
+    cases_.push_back(std::move(c));
+  }
+
   void FeedForward() {
     Case& c = Add(Op::gate_up, prefix_ + "gate_up", Tap::ffn_norm, "ffn_gate, ffn_up");
     TakeRows(c, &Case::w, layer_.ffn_gate, nullptr);
     TakeRows(c, &Case::w_up, layer_.ffn_up, nullptr);
+    AddFused(prefix_ + "gate_up_swiglu", c);
     Add(Op::silu, prefix_ + "silu", Tap::ffn_gate, "ffn_silu");
     Add(Op::swiglu, prefix_ + "swiglu", Tap::ffn_silu, "ffn_swiglu").x2 = inputs_.Of(Tap::ffn_up);
     AddMatvec(Op::down_proj, prefix_ + "down_proj", Tap::ffn_swiglu, "ffn_out", layer_.ffn_down);

@@ -234,6 +234,7 @@ std::string ShapeProblem(const Case& c) {
                        (c.vector.empty() || c.vector.size() == c.w.rows),
                    "needs w, x [tokens, cols] and vector [rows] or none");
     case Op::gate_up:
+    case Op::gate_up_swiglu:
       return needs(c.w.data && c.w_up.data && rows && c.n() == c.w.cols &&
                        c.w.rows == c.w_up.rows && c.w.cols == c.w_up.cols,
                    "needs w, w_up of the same shape and x [tokens, cols]");

@@ -17,8 +17,8 @@ struct Case {
   std::string input_tap = "-", output_tap = "-";  ///< for people
   size_t tokens = 0;
 
-  WeightView w;               ///< dequant, embed (table), matvec, down_proj, gate_up (gate)
-  WeightView w_up;            ///< gate_up
+  WeightView w;               ///< all dot products (gate_up: gate), dequant, embed (table)
+  WeightView w_up;            ///< gate_up, gate_up_swiglu
   std::vector<float> x;       ///< [tokens, n]: all but dequant and embed; q for gqa_attention
   std::vector<float> x2;      ///< residual_add, swiglu: the second operand, like x
   std::vector<float> k, v;    ///< gqa_attention: [first_position + tokens, kv_heads, head_dim]

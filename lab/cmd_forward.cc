@@ -60,9 +60,9 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("--backend", f.backend,
                  "oracle (float64), ref (float32 yardstick), hwy (SIMD);\ndefault hwy where it is "
                  "complete, else ref");
-  app.add_option(
-      "--contract", f.contract,
-      "which numbers to produce: f32 (default), q8 or q16 (activations\nrounded to integers)");
+  app.add_option("--contract", f.contract,
+                 "which numbers to produce: f32, or q16 or q8 (activations rounded to\nintegers); "
+                 "default q16 with hwy, else f32");
   app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32");
   app.add_option("--use", f.use,
                  "another row or a mutant for an op, in some layers or all; may be given again:\n"
@@ -301,10 +301,15 @@ class Run {
 
 // Absent --backend: the SIMD rows where this binary has all of them, else the yardstick.
 RowSet ChooseRows(const Flags& f) {
-  const Contract contract =
-      f.contract.empty() ? Contract::f32 : ParseContract(f.contract, "--contract");
-  if (!f.backend.empty()) return {ParseBackend(f.backend, "--backend"), contract};
-  return {RowSet::Complete(Backend::hwy, contract) ? Backend::hwy : Backend::ref, contract};
+  const auto contract_on = [&](Backend backend) {
+    return f.contract.empty() ? DefaultContract(backend) : ParseContract(f.contract, "--contract");
+  };
+  Backend backend = Backend::hwy;
+  if (!f.backend.empty())
+    backend = ParseBackend(f.backend, "--backend");
+  else if (!RowSet::Complete(backend, contract_on(backend)))
+    backend = Backend::ref;
+  return {backend, contract_on(backend)};
 }
 
 }  // namespace

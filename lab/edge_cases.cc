@@ -54,6 +54,7 @@ class Builder {
     Rope();
     AttentionShapes();
     AttentionScores();
+    FusedGateUp();
     return std::move(cases_);
   }
 
@@ -190,6 +191,19 @@ class Builder {
     add("every_scale", Fill::every_scale, Acts::ordinary, {1, 2048, 1});
     add("cancelling", Fill::cancelling, Acts::ordinary, {3, 512, 5});
     add("extreme_codes", Fill::extreme_codes, Acts::half_steps, {3, 512, 5});
+  }
+
+  // Every gate_up once more with SiLU and the product behind it.
+  void FusedGateUp() {
+    for (size_t i = 0, n = cases_.size(); i < n; ++i) {
+      if (cases_[i].op != Op::gate_up) continue;
+      Case c = cases_[i];
+      const std::string gate_up = fmt::format("edge.{}.", NameOf(Op::gate_up));
+      c.op = Op::gate_up_swiglu;
+      c.exact = false;  // SiLU rounds
+      c.name = fmt::format("edge.{}.{}", NameOf(c.op), c.name.substr(gate_up.size()));
+      cases_.push_back(std::move(c));
+    }
   }
 
   // Token 1 of three is spoilt; the other two must not notice.

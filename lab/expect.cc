@@ -76,6 +76,37 @@ void SiluTolerance(Expected& e) {
   }
 }
 
+// |silu'(x)| of one whose x may be off by `error`; |silu''| is at most 1/2.
+double SiluSlope(double x, double error) {
+  const double s = 1 / (1 + std::exp(-x));
+  return std::abs(s + x * s * (1 - s)) + error / 2;
+}
+
+// The dot rule on gate and up, carried through silu and the product:
+// tol_silu = |silu'(gate)| tol_gate + 4 ulp, tol_y = |up| tol_silu + |silu| tol_up + tol_silu
+// tol_up
+// + u |y|. Tolerances that are not first order are taken at one lane, where they are largest.
+void FusedTolerance(const Case& c, Contract contract, std::vector<Expected>& outputs) {
+  Expected &gate = outputs[0], &up = outputs[1], &silu = outputs[2], &y = outputs[3];
+  const auto dot = [&](Expected& e, const WeightView& w) {
+    const bool integer_rows = contract != Contract::f32 && ActivationBlock(w.type) != 0;
+    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows);
+  };
+  dot(gate, c.w);
+  dot(up, c.w_up);
+  SiluTolerance(silu);
+  silu.chain = y.chain = gate.chain;
+  for (size_t i = 0; i < y.value.size(); ++i) {
+    const double slope = SiluSlope(gate.value[i], gate.Tolerance(i, 1));
+    silu.per_sqrt_d[i] = slope * gate.per_sqrt_d[i];
+    silu.fixed[i] += slope * gate.fixed[i];
+    const double s = std::abs(silu.value[i]), u = std::abs(up.value[i]);
+    y.per_sqrt_d.push_back(u * silu.per_sqrt_d[i] + s * up.per_sqrt_d[i]);
+    y.fixed.push_back(u * silu.fixed[i] + s * up.fixed[i] +
+                      silu.Tolerance(i, 1) * up.Tolerance(i, 1) + kU * std::abs(y.value[i]));
+  }
+}
+
 // 4 u times the length of the pair that is rotated.
 void RopeTolerance(const Case& c, Expected& e) {
   e.per_sqrt_d.assign(e.value.size(), 0);
@@ -184,6 +215,9 @@ std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv)
     case Op::down_proj:
     case Op::gate_up:
       DotOutputs(c, contract, outputs);
+      break;
+    case Op::gate_up_swiglu:
+      FusedTolerance(c, contract, outputs);
       break;
     case Op::rms_norm:
       NormTolerance(outputs[0]);

@@ -33,6 +33,9 @@ std::string_view FormulaOf(Op op) {
              "y_before_bias is optional";
     case Op::gate_up:
       return "gate[t, r] = sum_c w[r, c] x[t, c]; up[t, r] = sum_c w_up[r, c] x[t, c]";
+    case Op::gate_up_swiglu:
+      return "gate[t, r] = sum_c w[r, c] x[t, c]; up[t, r] = sum_c w_up[r, c] x[t, c]; silu = gate "
+             "/ (1 + exp(-gate)); y = silu * up";
     case Op::rope:
       return "a = x[t, h, i], b = x[t, h, i + head_dim/2], angle = (first_position + t) * "
              "rope_base^(-2i/head_dim): y[i] = a cos - b sin, y[i + head_dim/2] = b cos + a sin";

@@ -17,8 +17,29 @@ T TrueSilu(T x) {
   return x / (1 + std::exp(-x));
 }
 
+/// The fused row with y = f(gate, silu, up) of the steps that it shows.
+template <class T, class F>
+bool RecomputeY(GateUpSwigluArgs<T> a, const Inner& inner, F f) {
+  const size_t tokens = a.gate_up.tokens, stride = a.gate_up.y_stride;
+  std::vector<T> steps(a.silu ? 0 : 3 * tokens * stride);
+  if (!a.silu) {
+    a.gate_up.gate = steps.data();
+    a.gate_up.up = a.gate_up.gate + tokens * stride;
+    a.silu = a.gate_up.up + tokens * stride;
+  }
+  inner(a);
+  for (size_t t = 0; t < tokens; ++t)
+    for (size_t at = t * stride; at < t * stride + a.Items(); ++at)
+      a.y[at] = f(a.gate_up.gate[at], a.silu[at], a.gate_up.up[at]);
+  return true;
+}
+
 template <class F>
 struct Pointwise {
+  template <class T>
+  bool operator()(const GateUpSwigluArgs<T>& a, const Inner& inner) const {
+    return RecomputeY(a, inner, [](T gate, T, T up) { return F::Of(gate) * up; });
+  }
   template <class T>
   bool operator()(const SiluArgs<T>& a, const Inner&) const {
     for (size_t i = 0; i < a.n; ++i) a.y[i] = F::Of(a.x[i]);
@@ -65,6 +86,10 @@ struct SiluF16 {
 
 template <class F>
 struct Product {
+  template <class T>
+  bool operator()(const GateUpSwigluArgs<T>& a, const Inner& inner) const {
+    return RecomputeY(a, inner, [](T, T silu, T up) { return F::Of(silu, up); });
+  }
   template <class T>
   bool operator()(const SwigluArgs<T>& a, const Inner&) const {
     for (size_t i = 0; i < a.n; ++i) a.y[i] = F::Of(a.silu[i], a.up[i]);

@@ -39,6 +39,10 @@ std::vector<OutputSpan<T>> SpansOf(const GateUpArgs<T>& a) {
   return {{a.gate, a.tokens, a.w_gate.rows, a.y_stride}, {a.up, a.tokens, a.w_up.rows, a.y_stride}};
 }
 template <class T>
+std::vector<OutputSpan<T>> SpansOf(const GateUpSwigluArgs<T>& a) {
+  return {{a.y, a.gate_up.tokens, a.Items(), a.gate_up.y_stride}};
+}
+template <class T>
 std::vector<OutputSpan<T>> SpansOf(const RopeArgs<T>& a) {
   return {{a.y, a.tokens, a.heads * a.head_dim, a.stride}};
 }

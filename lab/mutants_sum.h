@@ -365,6 +365,14 @@ struct GateUpSwapped {
     inner(changed);
     return true;
   }
+  template <class T>
+  bool operator()(const GateUpSwigluArgs<T>& args, const Inner& inner) const {
+    GateUpSwigluArgs<T> changed = args;
+    std::swap(changed.gate_up.w_gate, changed.gate_up.w_up);
+    std::swap(changed.gate_up.xq_gate, changed.gate_up.xq_up);
+    inner(changed);
+    return true;
+  }
 };
 struct UpFromGate {
   template <class T>
@@ -372,6 +380,14 @@ struct UpFromGate {
     GateUpArgs<T> changed = args;
     changed.w_up = args.w_gate;
     changed.xq_up = args.xq_gate;
+    inner(changed);
+    return true;
+  }
+  template <class T>
+  bool operator()(const GateUpSwigluArgs<T>& args, const Inner& inner) const {
+    GateUpSwigluArgs<T> changed = args;
+    changed.gate_up.w_up = args.gate_up.w_gate;
+    changed.gate_up.xq_up = args.gate_up.xq_gate;
     inner(changed);
     return true;
   }

@@ -40,6 +40,10 @@ template <class T>
 std::vector<WeightView*> WeightsOf(GateUpArgs<T>& a) {
   return {&a.w_gate, &a.w_up};
 }
+template <class T>
+std::vector<WeightView*> WeightsOf(GateUpSwigluArgs<T>& a) {
+  return WeightsOf(a.gate_up);
+}
 template <class A>
 concept HasWeights = requires(A a) {
   WeightsOf(a);

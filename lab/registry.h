@@ -8,7 +8,7 @@
 
 #include "kernels/dequant.h"
 #include "kernels/embed.h"
-#include "kernels/gate_up.h"
+#include "kernels/gate_up_swiglu.h"
 #include "kernels/gqa_attention.h"
 #include "kernels/matvec.h"
 #include "kernels/quantize.h"

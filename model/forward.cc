@@ -26,8 +26,9 @@ void Show(TapSink<T>* sink, const TapView<T>& view) {
 }  // namespace
 
 std::vector<Op> ForwardOps(Contract contract) {
-  std::vector<Op> ops = {Op::embed,   Op::rms_norm,     Op::matvec, Op::rope,   Op::gqa_attention,
-                         Op::gate_up, Op::residual_add, Op::silu,   Op::swiglu, Op::down_proj};
+  std::vector<Op> ops = {Op::embed,         Op::rms_norm,  Op::matvec,        Op::rope,
+                         Op::gqa_attention, Op::gate_up,   Op::residual_add,  Op::silu,
+                         Op::swiglu,        Op::down_proj, Op::gate_up_swiglu};
   if (contract != Contract::f32) ops.push_back(Op::quantize);
   return ops;
 }
@@ -78,6 +79,13 @@ RowUse RowSet::For(Op op, int layer) const {
   return use;
 }
 
+bool RowSet::Fuses(int layer) const {
+  return std::none_of(rules_.begin(), rules_.end(), [&](const UseRule& rule) {
+    return rule.Covers(Op::gate_up, layer) || rule.Covers(Op::silu, layer) ||
+           rule.Covers(Op::swiglu, layer);
+  });
+}
+
 std::string_view NameOf(KvType kv) {
   return kKvNames[static_cast<size_t>(kv)];
 }
@@ -95,7 +103,7 @@ Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, siz
   for (auto* v : {&residual_, &norm_, &projected_}) v->resize(batch * config_.hidden);
   qkv_.resize(batch * config_.qkv_dim());
   attn_ctx_.resize(batch * config_.q_dim());
-  for (auto* v : {&gate_, &up_}) v->resize(batch * config_.ffn);
+  swiglu_.resize(batch * config_.ffn);
   const size_t cached = capacity * config_.kv_dim();
   if (kv_ == KvType::f16) {
     for (auto* cache : {&k_half_, &v_half_})
@@ -219,15 +227,32 @@ void Forward<T>::FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sin
   Norm(residual_.data(), w.ffn_norm, norm_.data(), tokens);
   show(Tap::ffn_norm, norm_, hidden);
   const DotInput input = MakeDotInput(norm_.data(), hidden, tokens, {w.ffn_gate, w.ffn_up});
-  Step(Op::gate_up, GateUpArgs<T>{w.ffn_gate, w.ffn_up, input.x, input.For(w.ffn_gate),
-                                  input.For(w.ffn_up), gate_.data(), up_.data(), tokens, ffn});
-  show(Tap::ffn_gate, gate_, ffn);
-  show(Tap::ffn_up, up_, ffn);
-  Step(Op::silu, SiluArgs<T>{gate_.data(), gate_.data(), tokens * ffn});
-  show(Tap::ffn_silu, gate_, ffn);
-  Step(Op::swiglu, SwigluArgs<T>{gate_.data(), up_.data(), gate_.data(), tokens * ffn});
-  show(Tap::ffn_swiglu, gate_, ffn);
-  const DotInput swiglu = MakeDotInput(gate_.data(), ffn, tokens, {w.ffn_down});
+  GateUpArgs<T> gate_up = {
+      w.ffn_gate, w.ffn_up, input.x, input.For(w.ffn_gate), input.For(w.ffn_up), nullptr,
+      nullptr,    tokens,   ffn};
+  T* silu = nullptr;
+  const auto wants = [&](Tap tap) { return sink && sink->Wants(tap, layer_); };
+  const bool fused = rows_.Fuses(layer_);
+  if (!fused || wants(Tap::ffn_gate) || wants(Tap::ffn_up) || wants(Tap::ffn_silu)) {
+    for (auto* v : {&gate_, &up_, &silu_}) v->resize(swiglu_.size());
+    gate_up.gate = gate_.data();
+    gate_up.up = up_.data();
+    silu = silu_.data();
+  }
+  if (fused) {
+    Step(Op::gate_up_swiglu, GateUpSwigluArgs<T>{gate_up, silu, swiglu_.data()});
+  } else {
+    Step(Op::gate_up, gate_up);
+    Step(Op::silu, SiluArgs<T>{gate_up.gate, silu, tokens * ffn});
+    Step(Op::swiglu, SwigluArgs<T>{silu, gate_up.up, swiglu_.data(), tokens * ffn});
+  }
+  if (silu) {
+    show(Tap::ffn_gate, gate_, ffn);
+    show(Tap::ffn_up, up_, ffn);
+    show(Tap::ffn_silu, silu_, ffn);
+  }
+  show(Tap::ffn_swiglu, swiglu_, ffn);
+  const DotInput swiglu = MakeDotInput(swiglu_.data(), ffn, tokens, {w.ffn_down});
   Matvec(Op::down_proj, w.ffn_down, nullptr, swiglu, projected_.data(), tokens, hidden);
   show(Tap::ffn_out, projected_, hidden);
   Step(Op::residual_add,

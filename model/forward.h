@@ -26,6 +26,9 @@ class RowSet {
   const std::vector<UseRule>& rules() const { return rules_; }
   /// What runs `op` in a layer (or kNoLayer).
   RowUse For(Op op, int layer) const;
+  /// Whether gate_up_swiglu stands for gate_up, silu and swiglu in a layer: unless a rule is about
+  /// one of the three.
+  bool Fuses(int layer) const;
   Backend backend() const { return backend_; }
   Contract contract() const { return contract_; }
 
@@ -39,6 +42,12 @@ class RowSet {
 /// The ops that a pass under that contract runs (dequantisation is checked, but no step of its
 /// own).
 std::vector<Op> ForwardOps(Contract contract);
+
+/// What a pass computes unless asked otherwise: on the fast backends 16-bit activations, which cost
+/// 6.7e-9 of the logits and little time (notes/numerics.md), else float.
+constexpr Contract DefaultContract(Backend backend) {
+  return backend == Backend::hwy || backend == Backend::cuda ? Contract::q16 : Contract::f32;
+}
 
 /// What the KV cache keeps: the values as computed, or half floats (each value rounded to float,
 /// then to half). Part of the contract: f16 for q8, f32 for the others unless asked otherwise.
@@ -104,7 +113,8 @@ class Forward {
   std::vector<T> residual_, norm_, projected_;     // [batch, hidden]
   std::vector<T> qkv_, qkv_before_bias_;           // [batch, qkv_dim]
   std::vector<T> attn_ctx_;                        // [batch, q_dim]
-  std::vector<T> gate_, up_;                       // [batch, ffn]
+  std::vector<T> swiglu_;                          // [batch, ffn]
+  std::vector<T> gate_, up_, silu_;                // likewise, once somebody wants to see them
   std::vector<std::vector<T>> k_cache_, v_cache_;  // [layer][capacity, kv_dim]; empty under f16
   std::vector<std::vector<uint16_t>> k_half_, v_half_;  // the same as half floats; empty under f32
   QuantizedBuffer by_256_, by_32_;

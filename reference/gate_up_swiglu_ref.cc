@@ -1,7 +1,6 @@
-#include "kernels/gate_up_swiglu.h"
-
 #include <vector>
 
+#include "kernels/gate_up_swiglu.h"
 #include "kernels/silu.h"
 #include "kernels/swiglu.h"
 

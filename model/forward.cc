@@ -54,10 +54,10 @@ RowSet::RowSet(Backend backend, Contract contract)
   for (const Op op : ForwardOps(contract)) {
     rows_[static_cast<size_t>(op)] = RowFor(op, backend, contract);
     if (!rows_[static_cast<size_t>(op)])
-      Fail(
-          "--backend {} --contract {}: op {} has no such row in this binary; 'lab list kernels' "
-          "shows what there is",
-          NameOf(backend), NameOf(contract), NameOf(op));
+      throw Error(kCannotRun,
+                  fmt::format("--backend {} --contract {}: op {} has no such row in this binary; "
+                              "'lab list kernels' shows what there is",
+                              NameOf(backend), NameOf(contract), NameOf(op)));
   }
 }
 

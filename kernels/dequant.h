@@ -13,6 +13,7 @@ struct DequantArgs {
 
   size_t Items() const { return w.rows; }
   size_t Work() const { return w.rows * w.cols; }
+  size_t Bytes() const { return w.bytes() + w.rows * w.cols * sizeof(T); }
   DequantArgs Slice(size_t begin, size_t end) const {
     return {w.Rows(begin, end), y + begin * w.cols};
   }

@@ -13,6 +13,7 @@ struct EmbedArgs {
 
   size_t Items() const { return tokens; }
   size_t Work() const { return tokens * table.cols; }
+  size_t Bytes() const { return tokens * (table.row_bytes() + table.cols * sizeof(T)); }
   EmbedArgs Slice(size_t begin, size_t end) const {
     return {table, ids + begin, y + begin * table.cols, end - begin};
   }

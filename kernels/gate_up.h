@@ -16,6 +16,10 @@ struct GateUpArgs {
 
   size_t Items() const { return w_gate.rows; }
   size_t Work() const { return 2 * tokens * w_gate.rows * w_gate.cols; }
+  size_t Bytes() const {
+    return w_gate.bytes() + w_up.bytes() + ActivationBytes<T>(xq_gate, tokens, w_gate.cols) +
+           2 * tokens * w_gate.rows * sizeof(T);
+  }
   GateUpArgs Slice(size_t begin, size_t end) const {
     GateUpArgs s = *this;
     s.w_gate = w_gate.Rows(begin, end);

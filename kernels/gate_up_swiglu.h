@@ -14,6 +14,10 @@ struct GateUpSwigluArgs {
 
   size_t Items() const { return gate_up.Items(); }
   size_t Work() const { return gate_up.Work(); }
+  size_t Bytes() const {
+    const size_t kept = gate_up.tokens * Items() * sizeof(T);
+    return silu ? gate_up.Bytes() + 2 * kept : gate_up.Bytes() - kept;
+  }
   GateUpSwigluArgs Slice(size_t begin, size_t end) const {
     GateUpSwigluArgs s = {gate_up.Slice(begin, end), silu, y + begin};
     if (silu)

@@ -26,6 +26,10 @@ struct GqaAttentionArgs {
 
   size_t Items() const { return heads; }
   size_t Work() const { return 2 * tokens * (first_position + tokens) * heads * head_dim; }
+  size_t Bytes() const {
+    const size_t kv = 2 * (first_position + tokens) * (heads / group) * head_dim;
+    return kv * (k16 ? sizeof(uint16_t) : sizeof(T)) + 2 * tokens * heads * head_dim * sizeof(T);
+  }
   GqaAttentionArgs Slice(size_t begin, size_t end) const {
     GqaAttentionArgs s = *this;
     s.q += begin * head_dim;

@@ -20,6 +20,9 @@ struct MatvecArgs {
 
   size_t Items() const { return w.rows; }
   size_t Work() const { return tokens * w.rows * w.cols; }
+  size_t Bytes() const {
+    return w.bytes() + ActivationBytes<T>(xq, tokens, w.cols) + tokens * w.rows * sizeof(T);
+  }
   MatvecArgs Slice(size_t begin, size_t end) const {
     MatvecArgs s = *this;
     s.w = w.Rows(begin, end);

@@ -27,6 +27,16 @@ constexpr size_t ActivationBlock(BlockType type) {
   return elements == 1 ? 0 : elements;
 }
 
+/// Bytes of tokens * n integers with their scales and sums; `lo`: of the second plane, or null.
+inline size_t IntegerBytes(const int8_t* lo, size_t tokens, size_t n, size_t block) {
+  return tokens * (n * (lo ? 2 : 1) + n / block * sizeof(float) + n / 16 * sizeof(int32_t));
+}
+/// Bytes of the activations [tokens, n] that a dot product reads: the integers, else values of T.
+template <class T>
+size_t ActivationBytes(const QuantizedView& xq, size_t tokens, size_t n) {
+  return xq.hi ? IntegerBytes(xq.lo, tokens, n, xq.block) : tokens * n * sizeof(T);
+}
+
 /// Op quantize, exact and all in float32 (a double is rounded to float first). Per block, with L =
 /// 127 (q8) or 32512 (q16): amax = max |x|, r = L / amax, q = rint(x r) with ties to even, scale =
 /// amax / L. amax 0, or so small that r overflows: zeros. A NaN or Inf in the block: zeros with
@@ -42,6 +52,7 @@ struct QuantizeArgs {
 
   size_t Items() const { return tokens; }
   size_t Work() const { return 4 * tokens * n; }
+  size_t Bytes() const { return tokens * n * sizeof(T) + IntegerBytes(lo, tokens, n, block); }
   QuantizeArgs Slice(size_t begin, size_t end) const {
     return {x + begin * n,
             hi + begin * n,

@@ -13,6 +13,7 @@ struct ResidualAddArgs {
 
   size_t Items() const { return n; }
   size_t Work() const { return n; }
+  size_t Bytes() const { return 3 * n * sizeof(T); }
   ResidualAddArgs Slice(size_t begin, size_t end) const {
     return {a + begin, b + begin, y + begin, end - begin};
   }

@@ -15,6 +15,7 @@ struct RmsNormArgs {
 
   size_t Items() const { return tokens; }
   size_t Work() const { return 2 * tokens * n; }
+  size_t Bytes() const { return n * sizeof(float) + 2 * tokens * n * sizeof(T); }
   RmsNormArgs Slice(size_t begin, size_t end) const {
     return {x + begin * n, weight, y + begin * n, end - begin, n, eps};
   }

@@ -20,6 +20,7 @@ struct RopeArgs {
 
   size_t Items() const { return tokens; }
   size_t Work() const { return 2 * tokens * heads * head_dim; }
+  size_t Bytes() const { return tokens * (2 * heads + 1) * head_dim * sizeof(T); }
   RopeArgs Slice(size_t begin, size_t end) const {
     const size_t half = head_dim / 2;
     return {x + begin * stride,

@@ -12,6 +12,7 @@ struct SiluArgs {
 
   size_t Items() const { return n; }
   size_t Work() const { return 8 * n; }
+  size_t Bytes() const { return 2 * n * sizeof(T); }
   SiluArgs Slice(size_t begin, size_t end) const { return {x + begin, y + begin, end - begin}; }
 };
 

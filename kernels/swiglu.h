@@ -13,6 +13,7 @@ struct SwigluArgs {
 
   size_t Items() const { return n; }
   size_t Work() const { return n; }
+  size_t Bytes() const { return 3 * n * sizeof(T); }
   SwigluArgs Slice(size_t begin, size_t end) const {
     return {silu + begin, up + begin, y + begin, end - begin};
   }

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -17,6 +18,7 @@
 #include "lab/safetensors.h"
 #include "lab/sha256.h"
 #include "lab/simd_target.h"
+#include "lab/times.h"
 #include "lab/trace.h"
 #include "model/forward.h"
 #include "model/tokenizer.h"
@@ -31,10 +33,10 @@ struct Flags {
   size_t generate = 0;
   std::string backend, contract, kv, target;
   int threads = DefaultThreads();
-  std::string trace, dump, taps, format;
+  std::string trace, dump, taps, format, time;
   std::vector<std::string> use;
   size_t top = 5;
-  bool tracing = false;
+  bool tracing = false, timing = false;
   std::vector<std::string> argv;
 };
 
@@ -78,6 +80,11 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
                      "or CSV if it ends in .csv; - writes JSON lines to standard output")
           ->expected(0, 1)
           ->type_name("[=FILE]");
+  auto* time = app.add_option("--time", f.time,
+                              "where the time goes, step by step; with a file name also every "
+                              "step there, as a\nChrome trace for ui.perfetto.dev")
+                   ->expected(0, 1)
+                   ->type_name("[=FILE]");
   app.add_option("--taps", f.taps, "only these: globs such as ffn_*,L03.*")->type_name("GLOB,...");
   app.add_option("--dump", f.dump, "full tensors of the taps, as safetensors")->type_name("FILE");
   app.add_option("--top", f.top, "highest logits to show (default 5)")
@@ -87,6 +94,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.footer("Example:\n  lab forward --trace=run.jsonl --taps 'L03.*' --prompt \"What is 2+2?\"");
   if (!ParseArgs(app, argc, argv)) return false;
   f.tracing = trace->count() > 0;
+  f.timing = time->count() > 0;
   f.argv.assign(argv, argv + argc);
   return true;
 }
@@ -198,6 +206,8 @@ class Run {
     // Every output is opened before anything is computed.
     if (!flags.dump.empty()) dump_file_.emplace(flags.dump);
     if (!flags.trace.empty()) trace_file_.emplace(flags.trace);
+    if (!flags.time.empty()) time_file_.emplace(flags.time);
+    if (flags.timing) forward_.RecordTimes(&times_.steps);
   }
 
   int Execute() {
@@ -214,7 +224,12 @@ class Run {
   void Step(std::span<const int32_t> ids, bool prefill) {
     trace_.header.steps.push_back({prefill, forward_.position(), ids.size()});
     trace_.header.ids.insert(trace_.header.ids.end(), ids.begin(), ids.end());
+    const auto begin = std::chrono::steady_clock::now();
     forward_.Run(ids, &sinks_);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+    PhaseTime& phase = prefill ? times_.prefill : times_.decode;
+    phase.tokens += ids.size();
+    phase.seconds += taken.count();
     for (const T logit : forward_.logits()) finite_ &= std::isfinite(logit);
   }
 
@@ -267,12 +282,18 @@ class Run {
       trace_file_->Write(csv ? TraceToCsv(trace_) : TraceToJsonl(trace_));
       trace_file_->Commit();
     }
-    if (ParseFormat(f_.format) == Format::jsonl && f_.trace != "-") PrintOut(TraceToJsonl(trace_));
+    if (time_file_) {
+      time_file_->Write(TimesToChromeTrace(times_));
+      time_file_->Commit();
+    }
+    if (ParseFormat(f_.format) == Format::jsonl && f_.trace != "-")
+      PrintOut(TraceToJsonl(trace_) + (f_.timing ? TimesToJsonl(times_) : ""));
     if (!text_on_stdout()) return;
     const bool colour = isatty(STDOUT_FILENO);
     if (f_.tracing || f_.generate == 0) PrintOut(TraceToText(trace_, colour));
     if (f_.tracing && f_.generate > 0)
       PrintOut(fmt::format("\ngenerated: {}\n", trace_.generated.text));
+    if (f_.timing) PrintOut(TimesToText(times_));
   }
 
   int ExitCodeOf() const {
@@ -295,7 +316,8 @@ class Run {
   std::optional<TraceRecorder<T>> recorder_;
   std::optional<TensorDump<T>> tensors_;
   std::optional<Progress<T>> progress_;
-  std::optional<OutputFile> dump_file_, trace_file_;
+  std::optional<OutputFile> dump_file_, trace_file_, time_file_;
+  RunTimes times_;
   bool finite_ = true;
 };
 

@@ -47,15 +47,14 @@ Table ListDevices() {
 Table ListMutants() {
   Table table({"mutant", "kind", "ops", "slip"});
   for (const Mutant& m : Mutants()) {
-    std::string ops;
+    std::vector<std::string_view> ops;
     for (size_t op = 0; op < OpCount(); ++op)
-      if (m.Wraps(static_cast<Op>(op)))
-        ops += (ops.empty() ? "" : " ") + std::string(NameOf(static_cast<Op>(op)));
+      if (m.Wraps(static_cast<Op>(op))) ops.push_back(NameOf(static_cast<Op>(op)));
     table.Add({std::string(m.name),
                m.correct   ? "correct order"
                : m.guarded ? "mistake, check alone"
                            : "mistake",
-               ops, std::string(m.slip)});
+               fmt::format("{}", fmt::join(ops, " ")), std::string(m.slip)});
   }
   return table;
 }

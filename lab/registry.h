@@ -62,8 +62,9 @@ const Row* FindRow(Op op, Contract contract, Backend backend);
 /// Runs a row on args, cut into at most `threads` slices of neighbouring items. Every item is
 /// computed by the same instructions whatever its slice, so the thread count changes no bit.
 ///
-/// Args say how many items they have, how to cut themselves, and their Work: multiply-adds,
-/// roughly. Steps too small to pay for waking a thread (some 5 us) run on the caller's.
+/// Args say how many items they have, how to cut themselves, the Bytes that they read and write
+/// (each once; weights as stored), and their Work: multiply-adds, roughly. Steps too small to pay
+/// for waking a thread (some 5 us) run on the caller's.
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));

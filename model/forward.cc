@@ -125,10 +125,10 @@ void Forward<T>::Run(std::span<const int32_t> ids, TapSink<T>* sink) {
 
 template <class T>
 void Forward<T>::RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>* sink) {
-  const size_t tokens = ids.size(), hidden = config_.hidden;
+  const size_t tokens = batch_tokens_ = ids.size(), hidden = config_.hidden;
   Step(Op::embed, EmbedArgs<T>{model_.token_embd, ids.data(), residual_.data(), tokens});
   Show<T>(sink, {Tap::embedding, kNoLayer, position_, tokens, hidden, hidden, residual_.data()});
-  FillAngles(tokens);
+  Timed("rope_angles", 0, [&] { FillAngles(tokens); });
   for (size_t layer = 0; layer < config_.layers; ++layer) {
     layer_ = static_cast<int>(layer);
     Attention(model_.layers[layer], tokens, sink);
@@ -162,14 +162,14 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
     before = qkv_before_bias_.data();
   }
   const DotInput input = MakeDotInput(norm_.data(), hidden, tokens, {w.attn_q, w.attn_k, w.attn_v});
-  const auto project = [&](const WeightView& weight, const std::vector<float>& bias,
-                           size_t column) {
-    Matvec(Op::matvec, weight, bias.data(), input, qkv_.data() + column, tokens, stride,
+  const auto project = [&](std::string_view name, const WeightView& weight,
+                           const std::vector<float>& bias, size_t column) {
+    Matvec(Op::matvec, name, weight, bias.data(), input, qkv_.data() + column, tokens, stride,
            before ? before + column : nullptr);
   };
-  project(w.attn_q, w.q_bias, 0);
-  project(w.attn_k, w.k_bias, q_dim);
-  project(w.attn_v, w.v_bias, q_dim + kv_dim);
+  project("q_proj", w.attn_q, w.q_bias, 0);
+  project("k_proj", w.attn_k, w.k_bias, q_dim);
+  project("v_proj", w.attn_v, w.v_bias, q_dim + kv_dim);
   if (before) {
     show(Tap::q_proj, before, q_dim, stride);
     show(Tap::k_proj, before + q_dim, kv_dim, stride);
@@ -185,7 +185,9 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
                                position_, c.rope_base});
   show(Tap::q_rope, q, q_dim, stride);
   show(Tap::k_rope, k, kv_dim, stride);
-  StoreKv(tokens);
+  const size_t kv_values = 2 * tokens * kv_dim;
+  Timed("kv_store", kv_values * (sizeof(T) + (kv_ == KvType::f16 ? 2 : sizeof(T))),
+        [&] { StoreKv(tokens); });
 
   const auto layer = static_cast<size_t>(layer_);
   GqaAttentionArgs<T> attention = {};
@@ -209,7 +211,7 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
   Step(Op::gqa_attention, attention);
   show(Tap::attn_ctx, attn_ctx_.data(), q_dim, q_dim);
   const DotInput context = MakeDotInput(attn_ctx_.data(), q_dim, tokens, {w.attn_output});
-  Matvec(Op::matvec, w.attn_output, nullptr, context, projected_.data(), tokens, hidden);
+  Matvec(Op::matvec, "o_proj", w.attn_output, nullptr, context, projected_.data(), tokens, hidden);
   show(Tap::attn_out, projected_.data(), hidden, hidden);
   Step(Op::residual_add,
        ResidualAddArgs<T>{residual_.data(), projected_.data(), residual_.data(), tokens * hidden});
@@ -253,7 +255,8 @@ void Forward<T>::FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sin
   }
   show(Tap::ffn_swiglu, swiglu_, ffn);
   const DotInput swiglu = MakeDotInput(swiglu_.data(), ffn, tokens, {w.ffn_down});
-  Matvec(Op::down_proj, w.ffn_down, nullptr, swiglu, projected_.data(), tokens, hidden);
+  Matvec(Op::down_proj, "down_proj", w.ffn_down, nullptr, swiglu, projected_.data(), tokens,
+         hidden);
   show(Tap::ffn_out, projected_, hidden);
   Step(Op::residual_add,
        ResidualAddArgs<T>{residual_.data(), projected_.data(), residual_.data(), tokens * hidden});
@@ -271,7 +274,7 @@ void Forward<T>::LmHead(size_t tokens, TapSink<T>* sink) {
     logits_.resize(std::max(logits_.size(), n * vocab));
     const DotInput input =
         MakeDotInput(&norm_[first * config_.hidden], config_.hidden, n, {model_.output});
-    Matvec(Op::matvec, model_.output, nullptr, input, logits_.data(), n, vocab);
+    Matvec(Op::matvec, "lm_head", model_.output, nullptr, input, logits_.data(), n, vocab);
     Show<T>(sink, {Tap::lm_head, kNoLayer, position_ + first, n, vocab, vocab, logits_.data()});
   }
   last_logits_ = std::span<const T>(logits_).subspan((n - 1) * vocab, vocab);
@@ -328,9 +331,10 @@ QuantizedView Forward<T>::DotInput::For(const WeightView& w) const {
 }
 
 template <class T>
-void Forward<T>::Matvec(Op op, const WeightView& w, const float* bias, const DotInput& in, T* y,
-                        size_t tokens, size_t y_stride, T* y_before_bias) {
-  Step(op, MatvecArgs<T>{w, bias, in.x, in.For(w), y, y_before_bias, tokens, y_stride});
+void Forward<T>::Matvec(Op op, std::string_view name, const WeightView& w, const float* bias,
+                        const DotInput& in, T* y, size_t tokens, size_t y_stride,
+                        T* y_before_bias) {
+  Step(op, MatvecArgs<T>{w, bias, in.x, in.For(w), y, y_before_bias, tokens, y_stride}, name);
 }
 
 template <class T>

@@ -1,8 +1,10 @@
 #pragma once
 // The forward pass of qwen2: the only sequence of steps. Every step is one op of kernels.def run by
 // the row of the chosen backend; taps are shown to a TapSink between the steps.
+#include <chrono>
 #include <initializer_list>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "lab/taps.h"
@@ -59,6 +61,15 @@ std::string_view NameOf(KvType kv);
 /// The value of that name; throws Error naming `flag` and the known names.
 KvType ParseKv(std::string_view name, std::string_view flag);
 
+/// One step of a pass, as it was run.
+struct StepTime {
+  std::string_view step;  ///< the op; of the matvecs, which: "q_proj", "lm_head"
+  int layer;              ///< or kNoLayer
+  size_t first_token, tokens;
+  double begin, seconds;  ///< begin: on std::chrono::steady_clock
+  size_t bytes;           ///< Bytes() of the op's arguments
+};
+
 /// T is the element type of activations and KV cache: double for the oracle, float otherwise.
 template <class T>
 class Forward {
@@ -73,6 +84,10 @@ class Forward {
   /// logits are computed for the last token alone. position() + ids.size() must not exceed the
   /// capacity, ids must be below config.vocab.
   void Run(std::span<const int32_t> ids, TapSink<T>* sink);
+
+  /// Appends a record of every step run from here on to `times` (null: no more), which must live as
+  /// long. Without it a step costs one test of a pointer more.
+  void RecordTimes(std::vector<StepTime>* times) { times_ = times; }
 
   size_t position() const { return position_; }
   /// The logits of the last token that was run, [vocab].
@@ -94,12 +109,23 @@ class Forward {
   };
   DotInput MakeDotInput(const T* x, size_t n, size_t tokens,
                         std::initializer_list<WeightView> weights);
-  void Matvec(Op op, const WeightView& w, const float* bias, const DotInput& in, T* y,
-              size_t tokens, size_t y_stride, T* y_before_bias = nullptr);
+  void Matvec(Op op, std::string_view name, const WeightView& w, const float* bias,
+              const DotInput& in, T* y, size_t tokens, size_t y_stride, T* y_before_bias = nullptr);
   void Norm(const T* x, const std::vector<float>& weight, T* y, size_t tokens);
   template <class Args>
-  void Step(Op op, const Args& args) {
-    RunUse(rows_.For(op, layer_), args, threads_);
+  void Step(Op op, const Args& args, std::string_view name = {}) {
+    Timed(name.empty() ? NameOf(op) : name, args.Bytes(),
+          [&] { RunUse(rows_.For(op, layer_), args, threads_); });
+  }
+  template <class F>
+  void Timed(std::string_view step, size_t bytes, F&& run) {
+    if (!times_) return run();
+    const auto begin = std::chrono::steady_clock::now();
+    run();
+    const std::chrono::duration<double> since_epoch = begin.time_since_epoch(),
+                                        taken = std::chrono::steady_clock::now() - begin;
+    times_->push_back(
+        {step, layer_, position_, batch_tokens_, since_epoch.count(), taken.count(), bytes});
   }
 
   const Qwen2& model_;
@@ -107,7 +133,8 @@ class Forward {
   RowSet rows_;
   int threads_;
   KvType kv_;
-  size_t position_ = 0;
+  size_t position_ = 0, batch_tokens_ = 0;
+  std::vector<StepTime>* times_ = nullptr;
   int layer_ = kNoLayer;                           // that the steps being run belong to
   std::vector<T> cos_, sin_;                       // [batch, head_dim / 2]
   std::vector<T> residual_, norm_, projected_;     // [batch, hidden]

@@ -116,7 +116,7 @@ TEST(ForwardRows, AMissingRowIsNamed) {
     RowSet(Backend::cuda, Contract::f32);
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), kUsage);
+    EXPECT_EQ(error.code(), kCannotRun);
     EXPECT_NE(std::string(error.what()).find("embed"), std::string::npos) << error.what();
   }
 }

@@ -9,17 +9,6 @@
 namespace lab {
 namespace {
 
-// A copy of `n` values between paddings of at least 256, the first of them `past` values past a
-// multiple of 64 bytes.
-template <class To, class From>
-const To* Padded(std::deque<AlignedVector<To>>& pool, const From* values, size_t n, To padding,
-                 size_t past = 1) {
-  constexpr size_t kPadding = 256;
-  AlignedVector<To>& copy = pool.emplace_back(kPadding + past + n + kPadding, padding);
-  std::copy_n(values, n, copy.data() + kPadding + past);
-  return copy.data() + kPadding + past;
-}
-
 template <class T>
 constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
 
@@ -35,12 +24,25 @@ QuantizedBuffer QuantizeCase(const Case& c, Contract contract, const WeightView&
 }
 
 template <class T>
-Binding<T>::Binding(const Case& c, Contract contract, bool half_kv)
-    : c_(c), contract_(contract), half_kv_(half_kv) {}
+Binding<T>::Binding(const Case& c, Contract contract, bool half_kv, Alignment alignment)
+    : c_(c), contract_(contract), half_kv_(half_kv), alignment_(alignment), args_(MakeArgs()) {}
+
+// A copy of `n` values between paddings of at least 256, the first of them `past` values past a
+// multiple of 64 bytes where buffers lie off alignment.
+template <class T>
+template <class To>
+const To* Binding<T>::Padded(std::deque<AlignedVector<To>>& pool, const To* values, size_t n,
+                             To padding, size_t past) {
+  const size_t before = 256 + (alignment_ == Alignment::on ? 0 : past);
+  AlignedVector<To>& copy = pool.emplace_back(before + n + 256, padding);
+  std::copy_n(values, n, copy.data() + before);
+  return copy.data() + before;
+}
 
 template <class T>
 const T* Binding<T>::Input(const std::vector<float>& values) {
-  return Padded(inputs_, values.data(), values.size(), kNan<T>);
+  const std::vector<T> converted(values.begin(), values.end());
+  return Padded(inputs_, converted.data(), converted.size(), kNan<T>);
 }
 
 template <class T>
@@ -71,17 +73,19 @@ QuantizedView Binding<T>::Integers(const WeightView& w) {
 
 template <class T>
 T* Binding<T>::Output(const char* name, size_t tokens, size_t n) {
-  return outputs_.emplace_back(name, tokens, n).data();
+  return outputs_.emplace_back(name, tokens, n, alignment_).data();
 }
 
 template <class T>
 bool Binding<T>::guards_intact() const {
-  return integer_guards_intact_ && std::all_of(outputs_.begin(), outputs_.end(),
-                                               [](const auto& o) { return o.guards_intact(); });
+  return (!integers_ || (integers_->hi.guards_intact() && integers_->lo.guards_intact() &&
+                         integers_->scale.guards_intact() && integers_->sums.guards_intact())) &&
+         std::all_of(outputs_.begin(), outputs_.end(),
+                     [](const auto& o) { return o.guards_intact(); });
 }
 
 template <class T>
-GateUpArgs<T> Binding<T>::GateUp() {
+GateUpArgs<T> Binding<T>::MakeGateUp() {
   T* gate = Output("gate", c_.tokens, c_.w.rows);
   T* up = Output("up", c_.tokens, c_.w.rows);
   return {Weight(c_.w), Weight(c_.w_up), Input(c_.x), Integers(c_.w), Integers(c_.w_up), gate,
@@ -89,45 +93,60 @@ GateUpArgs<T> Binding<T>::GateUp() {
 }
 
 template <class T>
-bool Binding<T>::RunQuantize(const RowUse& use, int threads) {
-  const size_t n = c_.n(), block = n % 256 == 0 ? 256 : 32;
-  GuardedBuffer<int8_t> hi("hi", c_.tokens, n), lo("lo", c_.tokens, n);
-  GuardedBuffer<float> scale("scale", c_.tokens, n / block);
-  GuardedBuffer<int32_t> sums("sums", c_.tokens, n / 16);
-  const bool two_planes = contract_ == Contract::q16;
-  const bool changed =
-      RunUse(use,
-             QuantizeArgs<T>{Input(c_.x), hi.data(), two_planes ? lo.data() : nullptr, scale.data(),
-                             sums.data(), c_.tokens, n, block},
-             threads);
-  integer_guards_intact_ =
-      hi.guards_intact() && lo.guards_intact() && scale.guards_intact() && sums.guards_intact();
-  const QuantizedView view = {hi.data(), two_planes ? lo.data() : nullptr, nullptr, nullptr, n,
-                              block};
-  T* q = Output("q", c_.tokens, n);
-  for (size_t i = 0; i < hi.size(); ++i) q[i] = static_cast<T>(view.Integer(i));
-  std::copy_n(scale.data(), scale.size(), Output("scale", c_.tokens, n / block));
-  std::copy_n(sums.data(), sums.size(), Output("sums", c_.tokens, n / 16));
-  return changed;
+QuantizeArgs<T> Binding<T>::MakeQuantize() {
+  const size_t tokens = c_.tokens, n = c_.n(), block = n % 256 == 0 ? 256 : 32;
+  IntegerOutputs& out = integers_.emplace(
+      IntegerOutputs{{"hi", tokens, n, alignment_},
+                     {"lo", contract_ == Contract::q16 ? tokens : 0, n, alignment_},
+                     {"scale", tokens, n / block, alignment_},
+                     {"sums", tokens, n / 16, alignment_}});
+  Output("q", tokens, n);
+  Output("scale", tokens, n / block);
+  Output("sums", tokens, n / 16);
+  return {Input(c_.x),
+          out.hi.data(),
+          out.lo.size() ? out.lo.data() : nullptr,
+          out.scale.data(),
+          out.sums.data(),
+          tokens,
+          n,
+          block};
+}
+
+// Integers as values of the element type, so that they are judged like any other output.
+template <class T>
+void Binding<T>::CollectIntegers() {
+  if (!integers_) return;
+  const IntegerOutputs& in = *integers_;
+  QuantizedView view;
+  view.hi = in.hi.data();
+  view.lo = in.lo.size() ? in.lo.data() : nullptr;
+  for (size_t i = 0; i < in.hi.size(); ++i) outputs_[0].data()[i] = static_cast<T>(view.Integer(i));
+  std::copy_n(in.scale.data(), in.scale.size(), outputs_[1].data());
+  std::copy_n(in.sums.data(), in.sums.size(), outputs_[2].data());
 }
 
 template <class T>
-bool Binding<T>::RunRope(const RowUse& use, int threads) {
+RopeArgs<T> Binding<T>::MakeRope() {
   const size_t half = c_.head_dim / 2;
   std::vector<T> cos(c_.tokens * half), sin(c_.tokens * half);
   for (size_t t = 0; t < c_.tokens; ++t)
     FillRopeAngles(c_.rope_base, c_.head_dim, c_.first_position + t, &cos[t * half],
                    &sin[t * half]);
-  return RunUse(use,
-                RopeArgs<T>{Input(c_.x), Output("y", c_.tokens, c_.n()),
-                            Padded(inputs_, cos.data(), cos.size(), kNan<T>),
-                            Padded(inputs_, sin.data(), sin.size(), kNan<T>), c_.tokens, c_.heads,
-                            c_.head_dim, c_.n(), c_.first_position, c_.rope_base},
-                threads);
+  return {Input(c_.x),
+          Output("y", c_.tokens, c_.n()),
+          Padded(inputs_, cos.data(), cos.size(), kNan<T>),
+          Padded(inputs_, sin.data(), sin.size(), kNan<T>),
+          c_.tokens,
+          c_.heads,
+          c_.head_dim,
+          c_.n(),
+          c_.first_position,
+          c_.rope_base};
 }
 
 template <class T>
-bool Binding<T>::RunAttention(const RowUse& use, int threads) {
+GqaAttentionArgs<T> Binding<T>::MakeAttention() {
   const size_t q_dim = c_.n(), kv_dim = c_.kv_heads * c_.head_dim;
   const auto half = [&](const std::vector<float>& values) {
     std::vector<uint16_t> bits(values.size());
@@ -151,61 +170,49 @@ bool Binding<T>::RunAttention(const RowUse& use, int threads) {
   args.head_dim = c_.head_dim;
   args.q_stride = args.y_stride = q_dim;
   args.kv_stride = kv_dim;
-  return RunUse(use, args, threads);
+  return args;
 }
 
 template <class T>
-bool Binding<T>::Run(const RowUse& use, int threads) {
-  outputs_.clear();
+AnyArgs<T> Binding<T>::MakeArgs() {
   const size_t tokens = c_.tokens, n = c_.n();
   switch (c_.op) {
     case Op::q4k_dequant:
     case Op::q6k_dequant:
-      return RunUse(use, DequantArgs<T>{Weight(c_.w), Output("y", c_.w.rows, c_.w.cols)}, threads);
+      return DequantArgs<T>{Weight(c_.w), Output("y", c_.w.rows, c_.w.cols)};
     case Op::embed:
-      return RunUse(
-          use, EmbedArgs<T>{Weight(c_.w), c_.ids.data(), Output("y", tokens, c_.w.cols), tokens},
-          threads);
+      return EmbedArgs<T>{Weight(c_.w), c_.ids.data(), Output("y", tokens, c_.w.cols), tokens};
     case Op::rms_norm:
-      return RunUse(
-          use,
-          RmsNormArgs<T>{Input(c_.x), Floats(c_.vector), Output("y", tokens, n), tokens, n, c_.eps},
-          threads);
+      return RmsNormArgs<T>{Input(c_.x), Floats(c_.vector), Output("y", tokens, n), tokens, n,
+                            c_.eps};
     case Op::quantize:
-      return RunQuantize(use, threads);
+      return MakeQuantize();
     case Op::matvec:
     case Op::down_proj: {
       T* y = Output("y", tokens, c_.w.rows);
       T* before = c_.vector.empty() ? nullptr : Output("y_before_bias", tokens, c_.w.rows);
-      return RunUse(use,
-                    MatvecArgs<T>{Weight(c_.w), Floats(c_.vector), Input(c_.x), Integers(c_.w), y,
-                                  before, tokens, c_.w.rows},
-                    threads);
+      return MatvecArgs<T>{Weight(c_.w), Floats(c_.vector), Input(c_.x), Integers(c_.w), y, before,
+                           tokens,       c_.w.rows};
     }
     case Op::gate_up:
-      return RunUse(use, GateUp(), threads);
+      return MakeGateUp();
     case Op::gate_up_swiglu: {
-      const GateUpArgs<T> gate_up = GateUp();
+      const GateUpArgs<T> gate_up = MakeGateUp();
       T* silu = Output("silu", tokens, c_.w.rows);
-      T* y = Output("y", tokens, c_.w.rows);
-      return RunUse(use, GateUpSwigluArgs<T>{gate_up, silu, y}, threads);
+      return GateUpSwigluArgs<T>{gate_up, silu, Output("y", tokens, c_.w.rows)};
     }
     case Op::rope:
-      return RunRope(use, threads);
+      return MakeRope();
     case Op::gqa_attention:
-      return RunAttention(use, threads);
+      return MakeAttention();
     case Op::residual_add:
-      return RunUse(
-          use, ResidualAddArgs<T>{Input(c_.x), Input(c_.x2), Output("y", tokens, n), tokens * n},
-          threads);
+      return ResidualAddArgs<T>{Input(c_.x), Input(c_.x2), Output("y", tokens, n), tokens * n};
     case Op::silu:
-      return RunUse(use, SiluArgs<T>{Input(c_.x), Output("y", tokens, n), tokens * n}, threads);
+      return SiluArgs<T>{Input(c_.x), Output("y", tokens, n), tokens * n};
     case Op::swiglu:
-      return RunUse(use,
-                    SwigluArgs<T>{Input(c_.x), Input(c_.x2), Output("y", tokens, n), tokens * n},
-                    threads);
+      return SwigluArgs<T>{Input(c_.x), Input(c_.x2), Output("y", tokens, n), tokens * n};
   }
-  return false;
+  return {};
 }
 
 template class Binding<float>;

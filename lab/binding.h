@@ -4,43 +4,32 @@
 #include <cstring>
 #include <deque>
 #include <limits>
-#include <new>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "lab/aligned.h"
 #include "lab/case.h"
 #include "lab/mutants.h"
 
 namespace lab {
 
-/// A vector whose memory begins at a multiple of 64 bytes, so that what lies in it can be placed
-/// *off* every alignment that a kernel might take for granted.
-template <class T>
-struct Aligned64 {
-  using value_type = T;
-  Aligned64() = default;
-  template <class U>
-  Aligned64(const Aligned64<U>&) {}
-  T* allocate(size_t n) {
-    return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64}));
-  }
-  void deallocate(T* p, size_t) { ::operator delete (p, std::align_val_t{64}); }
-  bool operator==(const Aligned64&) const = default;
-};
-template <class T>
-using AlignedVector = std::vector<T, Aligned64<T>>;
+/// Where buffers begin. off: one value past a multiple of 64 bytes (weights: two or four bytes), so
+/// that an aligned access faults. on: at such a multiple, as a runtime that is timed has them.
+enum class Alignment { off, on };
 
 /// Memory between guards. Outputs start as NaN, so that what a kernel does not write shows, and
-/// guard words on both sides tell whether it wrote beside them. The first value lies one value past
-/// a multiple of 64 bytes: an aligned store faults.
+/// guard words on both sides tell whether it wrote beside them.
 template <class T>
 class GuardedBuffer {
  public:
-  GuardedBuffer(std::string name, size_t tokens, size_t n)
+  GuardedBuffer(std::string name, size_t tokens, size_t n, Alignment alignment = Alignment::off)
       : name_(std::move(name)),
         tokens_(tokens),
         n_(n),
-        memory_(kBefore + tokens * n + kBehind, Guard()) {
+        before_(alignment == Alignment::on ? 64 : 64 + 1),
+        memory_(before_ + tokens * n + kBehind, Guard()) {
     if constexpr (std::numeric_limits<T>::has_quiet_NaN)
       std::fill_n(data(), size(), std::numeric_limits<T>::quiet_NaN());
   }
@@ -48,8 +37,8 @@ class GuardedBuffer {
   size_t tokens() const { return tokens_; }
   size_t n() const { return n_; }
   size_t size() const { return tokens_ * n_; }
-  T* data() { return memory_.data() + kBefore; }
-  const T* data() const { return memory_.data() + kBefore; }
+  T* data() { return memory_.data() + before_; }
+  const T* data() const { return memory_.data() + before_; }
   bool guards_intact() const {
     const T guard = Guard();
     const auto intact = [&](const T& word) { return std::memcmp(&word, &guard, sizeof word) == 0; };
@@ -58,10 +47,10 @@ class GuardedBuffer {
   }
 
  private:
-  static constexpr size_t kBefore = 64 + 1, kBehind = 256;
+  static constexpr size_t kBehind = 256;
   static T Guard() { return static_cast<T>(-77.25); }
   std::string name_;
-  size_t tokens_, n_;
+  size_t tokens_, n_, before_;
   AlignedVector<T> memory_;
 };
 
@@ -69,18 +58,33 @@ class GuardedBuffer {
 /// oracle and kernels start from the same; empty under f32 and for float weights.
 QuantizedBuffer QuantizeCase(const Case& c, Contract contract, const WeightView& w);
 
-/// One run's worth of buffers. T as in kernels.def: double for the oracle. Inputs lie between NaNs
-/// (weights between 0xff bytes), at least a block of them, so that what a kernel reads behind the
-/// end spoils its result; and off every alignment but that of their type, so that an aligned load
-/// faults.
+/// The arguments of any op.
+template <class T>
+using AnyArgs = std::variant<DequantArgs<T>, EmbedArgs<T>, RmsNormArgs<T>, QuantizeArgs<T>,
+                             MatvecArgs<T>, RopeArgs<T>, GqaAttentionArgs<T>, ResidualAddArgs<T>,
+                             GateUpArgs<T>, GateUpSwigluArgs<T>, SiluArgs<T>, SwigluArgs<T>>;
+
+/// The buffers of a case and the arguments that point into them. T as in kernels.def: double for
+/// the oracle. Inputs lie between NaNs (weights between 0xff bytes), at least a block of them, so
+/// that what a kernel reads behind the end spoils its result. `c` must outlive it.
 template <class T>
 class Binding {
  public:
-  Binding(const Case& c, Contract contract, bool half_kv);
+  Binding(const Case& c, Contract contract, bool half_kv, Alignment alignment = Alignment::off);
 
   /// Runs a row on the case; its op must be the case's. Whether its mutant, if any, made a
   /// difference.
-  bool Run(const RowUse& use, int threads);
+  bool Run(const RowUse& use, int threads) {
+    return With([&](const auto& args) { return RunUse(use, args, threads); });
+  }
+
+  /// use(args) with the arguments of the case's op; then outputs() are what use has made of them.
+  template <class F>
+  auto With(F&& use) {
+    const auto result = std::visit(std::forward<F>(use), args_);
+    CollectIntegers();
+    return result;
+  }
 
   /// What the row wrote, by name ("y", or "gate" and "up", or "q", "scale", "sums").
   const std::deque<GuardedBuffer<T>>& outputs() const { return outputs_; }
@@ -90,19 +94,32 @@ class Binding {
   Binding& operator=(const Binding&) = delete;
 
  private:
+  /// What op quantize writes.
+  struct IntegerOutputs {
+    GuardedBuffer<int8_t> hi, lo;
+    GuardedBuffer<float> scale;
+    GuardedBuffer<int32_t> sums;
+  };
+
+  AnyArgs<T> MakeArgs();
+  template <class To>
+  const To* Padded(std::deque<AlignedVector<To>>& pool, const To* values, size_t n, To padding,
+                   size_t past = 1);
   const T* Input(const std::vector<float>& values);
   const float* Floats(const std::vector<float>& values);
   WeightView Weight(const WeightView& w);
   QuantizedView Integers(const WeightView& w);
   T* Output(const char* name, size_t tokens, size_t n);
-  GateUpArgs<T> GateUp();
-  bool RunQuantize(const RowUse& use, int threads);
-  bool RunAttention(const RowUse& use, int threads);
-  bool RunRope(const RowUse& use, int threads);
+  GateUpArgs<T> MakeGateUp();
+  QuantizeArgs<T> MakeQuantize();
+  GqaAttentionArgs<T> MakeAttention();
+  RopeArgs<T> MakeRope();
+  void CollectIntegers();
 
   const Case& c_;
   Contract contract_;
   bool half_kv_;
+  Alignment alignment_;
   std::deque<AlignedVector<T>> inputs_;
   std::deque<AlignedVector<float>> floats_;
   std::deque<AlignedVector<uint8_t>> weights_;
@@ -110,7 +127,8 @@ class Binding {
   std::deque<AlignedVector<int8_t>> planes_;
   std::deque<AlignedVector<int32_t>> sums_;
   std::deque<GuardedBuffer<T>> outputs_;
-  bool integer_guards_intact_ = true;
+  std::optional<IntegerOutputs> integers_;
+  AnyArgs<T> args_;  // behind the buffers it points into
 };
 
 extern template class Binding<float>;

@@ -67,16 +67,16 @@ std::string TimesToText(const RunTimes& times) {
     Table table({"step", "calls", "ms", "%", "MB", "GB/s"});
     for (const StepSum& s : phase.steps) {
       const auto bytes = static_cast<double>(s.bytes);
-      table.Add({std::string(s.step), fmt::format("{}", s.calls),
-                 fmt::format("{:.3f}", s.seconds * 1e3),
-                 fmt::format("{:.1f}", 100 * Rate(s.seconds, wall)),
-                 fmt::format("{:.2f}", bytes * 1e-6),
-                 fmt::format("{:.2f}", Rate(bytes, s.seconds) * 1e-9)});
+      table.Add(
+          {std::string(s.step), fmt::format("{}", s.calls), fmt::format("{:.3f}", s.seconds * 1e3),
+           fmt::format("{:.1f}", 100 * Rate(s.seconds, wall)), fmt::format("{:.2f}", bytes * 1e-6),
+           fmt::format("{:.2f}", Rate(bytes, s.seconds) * 1e-9)});
     }
-    text += fmt::format("\n{}: {} token{} in {:.2f} ms, {:.2f} tok/s; the steps explain {:.1f} %\n{}",
-                        phase.name, phase.time.tokens, phase.time.tokens == 1 ? "" : "s",
-                        wall * 1e3, Rate(static_cast<double>(phase.time.tokens), wall),
-                        100 * Rate(phase.explained, wall), table.ToText());
+    text +=
+        fmt::format("\n{}: {} token{} in {:.2f} ms, {:.2f} tok/s; the steps explain {:.1f} %\n{}",
+                    phase.name, phase.time.tokens, phase.time.tokens == 1 ? "" : "s", wall * 1e3,
+                    Rate(static_cast<double>(phase.time.tokens), wall),
+                    100 * Rate(phase.explained, wall), table.ToText());
   }
   return text;
 }

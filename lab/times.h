@@ -18,8 +18,8 @@ struct RunTimes {
   std::vector<StepTime> steps;  ///< in the order of the run; those of the prefill come first
 };
 
-/// For each phase a table of its steps, all layers summed, the longest first: milliseconds, share of
-/// the phase, bytes moved, GB/s; and how much of the phase the steps explain.
+/// For each phase a table of its steps, all layers summed, the longest first: milliseconds, share
+/// of the phase, bytes moved, GB/s; and how much of the phase the steps explain.
 std::string TimesToText(const RunTimes& times);
 
 /// The same figures: {"kind":"time","phase",..,"step",..,"calls",..,"seconds",..,"bytes",..}, and

@@ -60,6 +60,37 @@ TEST(Binding, MatvecBuffersAreUnalignedAndPadded) {
   }
 }
 
+TEST(Binding, BuffersLieOnBoundariesWhereAsked) {
+  const std::vector<uint8_t> weights(3 * sizeof(BlockQ4_K), 7);
+  const Case c = MatvecCase(weights, BlockType::Q4_K);
+  Binding<float> binding(c, Contract::q16, false, Alignment::on);
+  const Row spy = Spy<MatvecArgs<float>>::RowOf(Op::matvec, Contract::q16);
+  binding.Run({&spy}, 1);
+  const MatvecArgs<float>& a = Spy<MatvecArgs<float>>::seen;
+  for (const void* p : std::initializer_list<const void*>{
+           a.w.data, a.x, a.bias, a.y, a.y_before_bias, a.xq.hi, a.xq.lo, a.xq.scale, a.xq.sums})
+    EXPECT_EQ(PastABoundary(p), 0u);
+  EXPECT_EQ(a.w.data[weights.size()], 0xff);
+}
+
+TEST(Binding, RowsRunOnTheSameArgumentsTimeAndAgain) {
+  Case c;
+  c.op = Op::quantize;
+  c.tokens = 1;
+  c.x.assign(32, 1.0f);
+  Binding<float> binding(c, Contract::q8, false);
+  const Row& row = *FindRow(Op::quantize, Contract::q8, Backend::ref);
+  const void* seen[2];
+  for (const void*& p : seen) {
+    binding.Run({&row}, 1);
+    p = binding.With([](const auto& args) { return static_cast<const void*>(&args); });
+  }
+  EXPECT_EQ(seen[0], seen[1]);
+  ASSERT_EQ(binding.outputs().size(), 3u);
+  EXPECT_EQ(binding.outputs()[0].data()[31], 127);
+  EXPECT_TRUE(binding.guards_intact());
+}
+
 TEST(Binding, FloatWeightsKeepTheAlignmentOfFloats) {
   const std::vector<uint8_t> weights(3 * 256 * sizeof(float), 0);
   const Case c = MatvecCase(weights, BlockType::F32);

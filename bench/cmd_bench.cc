@@ -1,157 +1,160 @@
-// lab bench: every kernel row on the shapes and weights of one model layer, timed by Google
-// Benchmark.
+// lab bench: kernel rows timed on cases, whole passes, and the roof over both.
 #include <benchmark/benchmark.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iostream>
 #include <memory>
 
+#include "bench/forward_bench.h"
+#include "bench/layer_cases.h"
+#include "bench/machine.h"
+#include "bench/reporter.h"
+#include "bench/timed_row.h"
 #include "lab/cli.h"
 #include "lab/error.h"
 #include "lab/names.h"
 #include "lab/output.h"
 #include "lab/parallel.h"
-#include "lab/registry.h"
-#include "model/qwen2.h"
+#include "lab/select.h"
+#include "lab/simd_target.h"
 
 namespace lab {
 namespace {
 
-constexpr size_t kPosition = 511;  // attention reads 512 positions
+// Weights of a large cache's rotation must still leave room for the matrices themselves.
+constexpr size_t kMostCold = size_t{1} << 30;
 
-template <class T>
-std::vector<T> Wave(size_t n) {
-  std::vector<T> values(n);
-  for (size_t i = 0; i < n; ++i)
-    values[i] = static_cast<T>(std::sin(0.37 * static_cast<double>(i)));
-  return values;
-}
-
-const Qwen2Layer& LayerOf(const Qwen2& model) {
-  return model.layers[std::min<size_t>(3, model.layers.size() - 1)];
-}
-
-// Inputs and outputs of every op for one token of one layer.
-template <class T>
-struct Buffers {
-  const Qwen2& model;
-  std::vector<T> x, y, z, k, v;
-  int32_t id = 0;
-  QuantizedBuffer integers;
-
-  explicit Buffers(const Qwen2& m)
-      : model(m),
-        x(Wave<T>(m.config.ffn)),
-        y(m.config.ffn),
-        z(m.config.ffn),
-        k(Wave<T>((kPosition + 1) * m.config.kv_dim())),
-        v(k) {}
-
-  // x as the integers that a row under q8 or q16 reads with these weights.
-  QuantizedView Integers(const Row& row, const WeightView& w) {
-    const size_t block = ActivationBlock(w.type);
-    if (row.contract == Contract::f32 || block == 0) return {};
-    const auto args = integers.Prepare(x.data(), 1, w.cols, block, row.contract == Contract::q16);
-    const Backend backend = sizeof(T) == sizeof(double) ? Backend::oracle : Backend::ref;
-    RunRow(*FindRow(Op::quantize, row.contract, backend), args, 1);
-    return integers.view();
-  }
+struct Flags {
+  std::string model, ops, contract, cases, folder, target, format, baseline, slowdown = "5%";
+  std::string backend = "hwy";
+  std::vector<std::string> use;
+  size_t layer = 3, tokens = 1, depth = 511;
+  int threads = DefaultThreads();
+  bool warm = false, roofline = false, forward = false;
+  ForwardBench passes;
 };
 
-// The weights that a dequantisation row is timed on: the first matrix of its type.
-const WeightView* FindMatrix(const Qwen2& model, BlockType type) {
-  for (const Qwen2Layer& l : model.layers)
-    for (const WeightView* w : {&l.ffn_down, &l.ffn_gate, &l.attn_v})
-      if (w->type == type) return w;
-  return nullptr;
+void AddRowFlags(CLI::App& app, Flags& f) {
+  app.add_option("--op", f.ops, "only these ops or rows: globs such as matvec,silu")
+      ->type_name("GLOB,...");
+  app.add_option("--backend", f.backend, "the rows of this backend: hwy (default), ref, cuda");
+  app.add_option("--contract", f.contract, "only this contract: f32, q8, q16");
+  app.add_option("--case", f.cases, "only cases whose name or op matches one of these globs")
+      ->type_name("GLOB,...");
+  app.add_option("--cases", f.folder, "the case files of this folder instead of a model's layer")
+      ->type_name("DIR");
+  app.add_option("--target", f.target, "this SIMD target (default: the best that runs here)");
+  app.add_option("--layer", f.layer, "which layer's matrices (default 3)")
+      ->type_name("L")
+      ->check(NotNegative);
+  app.add_option("--tokens", f.tokens, "tokens at once: 1 is decoding (default), 512 prefill")
+      ->type_name("N")
+      ->check(NotNegative);
+  app.add_option("--depth", f.depth, "positions before them, for attention (default 511)")
+      ->type_name("D")
+      ->check(NotNegative);
+  app.add_option("--use", f.use, "run an op under a mutant, to see it refused: silu=mutant:gelu")
+      ->type_name("OP=mutant:NAME")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_flag("--warm", f.warm, "one copy of the weights, in the cache where it fits");
 }
 
-template <class Args>
-void Time(benchmark::State& state, const Row& row, const Args& args, int threads, uint64_t bytes) {
-  for (auto _ : state) RunRow(row, args, threads);
-  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * bytes));
+bool ParseFlags(int argc, char** argv, Flags& f) {
+  CLI::App app(
+      "Times kernel rows on the matrices of a model's layer, each judged before and after. Weights "
+      "come from\n"
+      "memory, not from the cache. Google Benchmark's flags (--benchmark_filter=, "
+      "--benchmark_out=, ...) work too.",
+      "lab bench");
+  AddModel(app, f.model);
+  AddRowFlags(app, f);
+  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  app.add_flag("--roofline", f.roofline, "only what this machine can do: bandwidth and peak rates");
+  auto* forward = app.add_flag("--forward", f.forward, "whole passes: prefill and decoding");
+  app.add_option("--prefill", f.passes.prefill, "with --forward: tokens (default 512; 0: none)")
+      ->type_name("N")
+      ->check(NotNegative)
+      ->needs(forward);
+  app.add_option("--decode", f.passes.decode, "with --forward: tokens (default 64; 0: none)")
+      ->type_name("N")
+      ->check(NotNegative)
+      ->needs(forward);
+  app.add_option("--depths", f.passes.depths, "with --forward: where to decode (0,1024,4096)")
+      ->type_name("D,...")
+      ->delimiter(',')
+      ->check(NotNegative)
+      ->needs(forward);
+  auto* baseline =
+      app.add_option("--baseline", f.baseline, "compare with an earlier --benchmark_out=FILE")
+          ->type_name("FILE");
+  app.add_option("--max-slowdown", f.slowdown, "exit 5 beyond it (default 5%)")->needs(baseline);
+  AddTableFormat(app, f.format);
+  app.footer(
+      "Example:\n  lab bench --op gate_up --contract q8\n"
+      "  lab bench --tokens 512 --benchmark_out=new.json\n"
+      "  lab bench --baseline old.json --max-slowdown 5%\n"
+      "  lab bench --roofline\n  lab bench --forward --contract q8");
+  return ParseArgs(app, argc, argv);
 }
 
-template <class T>
-void TimeDequant(benchmark::State& state, const Row& row, const Qwen2& model, int threads,
-                 BlockType type) {
-  const WeightView* w = FindMatrix(model, type);
-  if (!w) return state.SkipWithError("the model has no such matrix");
-  std::vector<T> out(w->rows * w->cols);
-  Time(state, row, DequantArgs<T>{*w, out.data()}, threads, w->bytes());
+void CheckFlags(Flags& f) {
+  CheckThreads(f.threads);
+  ParseSlowdown(f.slowdown);
+  ParseTableFormat(f.format);
+  if (f.tokens < 1 || f.tokens > 4096) Fail("--tokens: {} is outside 1 to 4096", f.tokens);
+  if (f.depth > 1 << 17) Fail("--depth: {} is more than {}", f.depth, 1 << 17);
+  std::sort(f.passes.depths.begin(), f.passes.depths.end());
+  UseSimdTarget(f.target);
 }
 
-// Bytes are those of the weights as stored, or of the vectors read and written.
-template <class T>
-void TimeRow(benchmark::State& state, const Row& row, const Qwen2& model, int threads) {
-  Buffers<T> b(model);
-  const Qwen2Config& c = model.config;
-  const Qwen2Layer& l = LayerOf(model);
-  const size_t value = sizeof(T);
-  switch (row.op) {
-    case Op::q4k_dequant:
-      return TimeDequant<T>(state, row, model, threads, BlockType::Q4_K);
-    case Op::q6k_dequant:
-      return TimeDequant<T>(state, row, model, threads, BlockType::Q6_K);
-    case Op::embed:
-      return Time(state, row, EmbedArgs<T>{model.token_embd, &b.id, b.y.data(), 1}, threads,
-                  model.token_embd.row_bytes());
-    case Op::rms_norm:
-      return Time(
-          state, row,
-          RmsNormArgs<T>{b.x.data(), l.attn_norm.data(), b.y.data(), 1, c.hidden, c.rms_eps},
-          threads, 2 * c.hidden * value);
-    case Op::matvec:
-      return Time(state, row,
-                  MatvecArgs<T>{l.attn_q, l.q_bias.data(), b.x.data(), b.Integers(row, l.attn_q),
-                                b.y.data(), nullptr, 1, c.q_dim()},
-                  threads, l.attn_q.bytes());
-    case Op::down_proj:
-      return Time(state, row,
-                  MatvecArgs<T>{l.ffn_down, nullptr, b.x.data(), b.Integers(row, l.ffn_down),
-                                b.y.data(), nullptr, 1, c.hidden},
-                  threads, l.ffn_down.bytes());
-    case Op::quantize:
-      return Time(state, row,
-                  b.integers.Prepare(b.x.data(), 1, c.hidden, 256, row.contract == Contract::q16),
-                  threads, c.hidden * value);
-    case Op::gate_up:
-      return Time(state, row,
-                  GateUpArgs<T>{l.ffn_gate, l.ffn_up, b.x.data(), b.Integers(row, l.ffn_gate),
-                                b.Integers(row, l.ffn_up), b.y.data(), b.z.data(), 1, c.ffn},
-                  threads, l.ffn_gate.bytes() + l.ffn_up.bytes());
-    case Op::gate_up_swiglu:
-      return Time(
-          state, row,
-          GateUpSwigluArgs<T>{{l.ffn_gate, l.ffn_up, b.x.data(), b.Integers(row, l.ffn_gate),
-                               b.Integers(row, l.ffn_up), nullptr, nullptr, 1, c.ffn},
-                              nullptr,
-                              b.z.data()},
-          threads, l.ffn_gate.bytes() + l.ffn_up.bytes());
-    case Op::rope:
-      return Time(state, row,
-                  RopeArgs<T>{b.x.data(), b.y.data(), b.k.data(), b.v.data(), 1, c.heads,
-                              c.head_dim, c.q_dim()},
-                  threads, 2 * c.q_dim() * value);
-    case Op::gqa_attention:
-      return Time(state, row,
-                  GqaAttentionArgs<T>{b.x.data(), b.k.data(), b.v.data(), nullptr, nullptr,
-                                      b.y.data(), 1, kPosition, c.heads, c.heads / c.kv_heads,
-                                      c.head_dim, 0, c.q_dim(), c.kv_dim(), c.q_dim()},
-                  threads, 2 * b.k.size() * value);
-    case Op::residual_add:
-      return Time(state, row, ResidualAddArgs<T>{b.x.data(), b.y.data(), b.z.data(), c.hidden},
-                  threads, 3 * c.hidden * value);
-    case Op::silu:
-      return Time(state, row, SiluArgs<T>{b.x.data(), b.y.data(), c.ffn}, threads,
-                  2 * c.ffn * value);
-    case Op::swiglu:
-      return Time(state, row, SwigluArgs<T>{b.x.data(), b.y.data(), b.z.data(), c.ffn}, threads,
-                  3 * c.ffn * value);
-  }
+void WarnOfLoad() {
+  const double load = LoadAverage();
+  if (load > 0.5 * DefaultThreads())
+    PrintErr(fmt::format("lab: load average {:.2f} on {} cores: times will be too long\n", load,
+                         DefaultThreads()));
+}
+
+// The roof is the machine's, whatever target the rows are sent to.
+Roofline MeasureMachine(const Flags& f) {
+  WarnOfLoad();
+  UseSimdTarget("");
+  const Roofline roofline = MeasureRoofline(f.threads);
+  UseSimdTarget(f.target);
+  return roofline;
+}
+
+int ReportRoofline(const Flags& f) {
+  const Roofline r = MeasureMachine(f);
+  const Format format = ParseTableFormat(f.format);
+  if (format == Format::text)
+    PrintOut(fmt::format("{}, {}; read over {} MB in pages: {}\n", CpuModel(), r.target,
+                         r.buffer_bytes >> 20, r.pages));
+  PrintOut(RooflineTable(r).To(format));
+  return kPass;
+}
+
+int BenchForward(Flags& f) {
+  ForwardBench& passes = f.passes;
+  passes.backend = ParseBackend(f.backend, "--backend");
+  if (!f.contract.empty()) passes.contract = ParseContract(f.contract, "--contract");
+  if (passes.backend == Backend::oracle) Fail("--backend oracle: only rows in float32 are timed");
+  const Qwen2 model = OpenModel(ResolveModel(f.model));
+  const size_t most = std::max(passes.prefill, passes.depths.back() + passes.decode);
+  if (most > model.config.context_length)
+    Fail("--depths, --prefill: {} positions are more than the context of {}", most,
+         model.config.context_length);
+  RowSet(passes.backend, passes.contract);  // throws where a row is missing
+  const Roofline roofline = MeasureMachine(f);
+  const Format format = ParseTableFormat(f.format);
+  if (format == Format::text)
+    PrintOut(fmt::format("{}, {} threads, {}, contract {}, KV {}\n", CpuModel(), f.threads,
+                         CurrentSimdTarget().name, NameOf(passes.contract),
+                         NameOf(DefaultKv(passes.contract))));
+  PrintOut(TimeForward(model, passes, roofline).To(format));
+  return kPass;
 }
 
 // Google Benchmark writes through std::cout, which forgets why a write failed.
@@ -161,49 +164,141 @@ void TimeRow(benchmark::State& state, const Row& row, const Qwen2& model, int th
   Fail("standard output: cannot write");
 }
 
-}  // namespace
+// Every row on every case of its op.
+class RowBench {
+ public:
+  explicit RowBench(const Flags& f)
+      : f_(f),
+        rules_(ParseMutantUse(f.use)),
+        rows_(SelectRows(f.ops, f.backend, f.contract)),
+        target_(CurrentSimdTarget()) {
+    std::erase_if(rows_, [](const Row* row) { return !row->run; });
+    LoadCases();
+  }
 
-int CmdBench(int argc, char** argv) {
-  const auto is_help = [](std::string_view arg) { return arg == "--help" || arg == "-h"; };
-  if (std::none_of(argv, argv + argc, is_help))
-    benchmark::Initialize(&argc, argv);  // takes the --benchmark_* flags out of argv
-  std::string model_name, backend = "ref";
-  int threads = DefaultThreads();
-  CLI::App app(
-      "Times every kernel row of a backend on one token and one layer of a model. Google "
-      "Benchmark's flags\n"
-      "(--benchmark_filter=, --benchmark_format=json, ...) work too. Nothing is judged here.",
-      "lab bench");
-  AddModel(app, model_name);
-  app.add_option("--backend", backend, "ref (default), hwy or oracle");
-  app.add_option("--threads", threads, "1 to 1024 (default: the cores of this machine)");
-  app.footer("Example:\n  lab bench --benchmark_filter=gate_up");
-  if (!ParseArgs(app, argc, argv)) return kPass;
-  const Backend wanted = ParseBackend(backend, "--backend");
-  CheckThreads(threads);
+  int Run() {
+    size_t registered = 0;
+    for (const Case& c : cases_)
+      for (const Row* row : rows_)
+        if (row->op == c.op) registered += Register(c, *row);
+    if (registered == 0)
+      throw Error(kNotComparable, "no row of these has a case; see --op, --case and --backend");
+    options_ = {f_.threads, f_.warm ? 0 : std::min(2 * LastLevelCache(), kMostCold),
+                MeasureMachine(f_)};
+    AddContext();
+    MedianReporter reporter;
+    const size_t run = benchmark::RunSpecifiedBenchmarks(&reporter);
+    timed_.reset();
+    std::cout.flush();
+    if (!std::cout) ThrowStdoutError();
+    if (run == 0) throw Error(kNotComparable, "--benchmark_filter selects no row");
+    int code = kPass;
+    if (!f_.baseline.empty())
+      code = CompareWithBaseline(reporter.medians(), before_, ParseSlowdown(f_.slowdown));
+    return reporter.failed() ? kNumericFailure : code;
+  }
 
-  const Qwen2 model = OpenModel(ResolveModel(model_name));
-  size_t registered = 0;
-  for (const Row& row : Rows()) {
-    if (row.backend != wanted || !row.run) continue;
+ private:
+  void LoadCases() {
+    if (!f_.baseline.empty()) before_ = ReadMedians(f_.baseline);
+    if (!f_.folder.empty()) {
+      if (!f_.model.empty()) Fail("--cases and --model: the cases come from one of the two");
+      cases_ = ReadCases(f_.folder);
+    } else {
+      model_.emplace(OpenModel(ResolveModel(f_.model)));
+      if (f_.layer >= model_->config.layers)
+        Fail("--layer {}: the model has layers 0 to {}", f_.layer, model_->config.layers - 1);
+      cases_ = LayerCases(*model_, f_.layer, f_.tokens, f_.depth);
+    }
+    const GlobList globs(f_.cases);
+    std::erase_if(cases_, [&](const Case& c) { return !Chosen(globs, c); });
+    if (cases_.empty()) throw Error(kNotComparable, "no case matches --case");
+  }
+
+  size_t Register(const Case& c, const Row& row) {
+    RegisterOne(c, row, false);
+    if (row.op != Op::gqa_attention) return 1;
+    RegisterOne(c, row, true);
+    return 2;
+  }
+
+  void RegisterOne(const Case& c, const Row& row, bool half_kv) {
+    const RowUse use = UseOf(row, rules_);
+    const bool simd = row.backend == Backend::hwy;
+    const std::string kv = row.op != Op::gqa_attention ? "" : half_kv ? "/kv:f16" : "/kv:f32";
     const std::string name =
-        fmt::format("{}/{}/{}", NameOf(row.op), NameOf(row.contract), NameOf(row.backend));
-    const auto time = wanted == Backend::oracle ? TimeRow<double> : TimeRow<float>;
+        fmt::format("{}/{}/{}/{}/{}/{}/tokens:{}{}{}", NameOf(row.op), c.name, NameOf(row.contract),
+                    NameOf(row.backend), NameOf(use), simd ? target_.name : "-", c.tokens, kv,
+                    f_.warm ? "/warm" : "");
+    const size_t lanes = simd ? target_.lanes : 1;
     benchmark::RegisterBenchmark(name.c_str(),
-                                 [&row, &model, threads, time](benchmark::State& state) {
-                                   time(state, row, model, threads);
+                                 [this, &c, use, half_kv, lanes, name](benchmark::State& state) {
+                                   // Called several times in a row for one benchmark; what it needs
+                                   // is made and judged once.
+                                   if (!timed_ || timed_name_ != name) {
+                                     timed_.reset();
+                                     timed_ = std::make_unique<TimedRow>(c, use, half_kv, lanes,
+                                                                         options_);
+                                     timed_name_ = name;
+                                   }
+                                   timed_->Time(state);
                                  })
         ->UseRealTime()
         ->Unit(benchmark::kMicrosecond);
-    ++registered;
   }
-  if (registered == 0)
-    throw Error(kNotComparable, fmt::format("--backend {}: no row of it is built", backend));
-  const size_t run = benchmark::RunSpecifiedBenchmarks();
-  std::cout.flush();
-  if (!std::cout) ThrowStdoutError();
-  if (run == 0) throw Error(kNotComparable, "--benchmark_filter selects no row");
-  return kPass;
+
+  void AddContext() const {
+    const Roofline& r = options_.roofline;
+    const auto add = [](const char* key, const std::string& value) {
+      benchmark::AddCustomContext(key, value);
+    };
+    add("cpu", CpuModel());
+    add("simd_target", target_.name);
+    add("threads", fmt::format("{}", f_.threads));
+    add("model", model_ ? model_->name() : "-");
+    add("weights", f_.warm ? "warm: one copy"
+                           : fmt::format("cold: copies of {} MB", options_.cold_bytes >> 20));
+    add("huge_pages", fmt::format("{} (asked for by madvise)", HugePagePolicy()));
+    add("roof_read_gb_s", fmt::format("{:.1f}", r.all.bytes / 1e9));
+    add("roof_f32_gflop_s", fmt::format("{:.1f}", r.all.f32_ops / 1e9));
+    add("roof_int8_gop_s", fmt::format("{:.1f}", r.all.int8_ops / 1e9));
+  }
+
+  const Flags& f_;
+  std::vector<UseRule> rules_;
+  std::vector<const Row*> rows_;
+  SimdTarget target_;
+  Medians before_;
+  std::optional<Qwen2> model_;
+  std::vector<Case> cases_;
+  TimingOptions options_;
+  std::unique_ptr<TimedRow> timed_;
+  std::string timed_name_;
+};
+
+// Takes the --benchmark_* flags out of args; five repetitions unless they say otherwise.
+void InitializeBenchmark(std::vector<char*>& args) {
+  static char repetitions[] = "--benchmark_repetitions=5";
+  static char aggregates[] = "--benchmark_report_aggregates_only=true";
+  const auto is_help = [](std::string_view arg) { return arg == "--help" || arg == "-h"; };
+  if (std::any_of(args.begin(), args.end(), is_help)) return;
+  args.insert(args.begin() + 1, {repetitions, aggregates});
+  auto argc = static_cast<int>(args.size());
+  benchmark::Initialize(&argc, args.data());
+  args.resize(static_cast<size_t>(argc));
+}
+
+}  // namespace
+
+int CmdBench(int argc, char** argv) {
+  std::vector<char*> args(argv, argv + argc);
+  InitializeBenchmark(args);
+  Flags f;
+  if (!ParseFlags(static_cast<int>(args.size()), args.data(), f)) return kPass;
+  CheckFlags(f);
+  if (f.roofline) return ReportRoofline(f);
+  if (f.forward) return BenchForward(f);
+  return RowBench(f).Run();
 }
 
 }  // namespace lab

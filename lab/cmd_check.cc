@@ -12,8 +12,8 @@
 #include "lab/names.h"
 #include "lab/parallel.h"
 #include "lab/redraw.h"
+#include "lab/select.h"
 #include "lab/simd_target.h"
-#include "lab/use.h"
 #include "model/tokenizer.h"
 
 namespace lab {
@@ -123,25 +123,6 @@ std::vector<Case> LoadCases(const Flags& f) {
   return redrawn;
 }
 
-std::vector<const Row*> SelectRows(const Flags& f) {
-  std::optional<Backend> backend;
-  std::optional<Contract> contract;
-  if (!f.backend.empty()) backend = ParseBackend(f.backend, "--backend");
-  if (!f.contract.empty()) contract = ParseContract(f.contract, "--contract");
-  const GlobList globs(f.ops);
-  std::vector<const Row*> rows;
-  for (const Row& row : Rows()) {
-    if (row.backend == Backend::oracle) continue;  // it is what the others are judged against
-    if (backend && row.backend != *backend) continue;
-    if (contract && row.contract != *contract) continue;
-    if (!globs.Match(NameOf(row.op)) && !globs.Match(row.function)) continue;
-    rows.push_back(&row);
-  }
-  if (rows.empty())
-    throw Error(kNotComparable, "no kernel row matches --op, --backend and --contract");
-  return rows;
-}
-
 // Checks the rows on one case. Oracles are run once for each contract and KV type.
 class CaseChecker {
  public:
@@ -162,9 +143,8 @@ class CaseChecker {
     const double method = exact_contract || row.op == Op::quantize
                               ? 0
                               : MethodError(expected, oracles_.Of(Contract::f32, false));
-    const RowUse use = UseOf(row);
-    const std::string name = std::string(row.function) +
-                             (use.mutant ? fmt::format("+{}", use.mutant->name) : std::string());
+    const RowUse use = UseOf(row, rules_);
+    const std::string name = NameOf(use);
     const auto add = [&](const std::string& target, Verdict v) {
       lines_.push_back(
           {c_.name, name, target, kv, std::string(NameOf(row.contract)), std::move(v), method});
@@ -186,13 +166,6 @@ class CaseChecker {
       add(target.name, JudgeRow(c_, use, expected, half_kv, f_.threads, f_.repeat, target.lanes));
     }
     UseSimdTarget("");
-  }
-
-  RowUse UseOf(const Row& row) const {
-    RowUse use = {&row};
-    for (const UseRule& rule : rules_)
-      if (rule.op == row.op) use.mutant = rule.mutant;
-    return use;
   }
 
   const Flags& f_;
@@ -232,10 +205,8 @@ int CmdCheck(int argc, char** argv) {
   if (f.forward.on)
     return CheckForward(f.forward,
                         {f.model, f.backend, f.contract, f.threads, format, f.worst, f.use});
-  const std::vector<UseRule> rules = ParseUse(f.use, Contract::f32, 0);
-  for (const UseRule& rule : rules)
-    if (rule.row) Fail("--use {}: only mutants here; --op chooses rows", rule.text);
-  const std::vector<const Row*> rows = SelectRows(f);
+  const std::vector<UseRule> rules = ParseMutantUse(f.use);
+  const std::vector<const Row*> rows = SelectRows(f.ops, f.backend, f.contract);
   if (!f.require.empty() && !Ran(rows, ParseBackend(f.require, "--require")))
     throw Error(kCannotRun,
                 fmt::format("--require {}: no row of that backend can run here", f.require));

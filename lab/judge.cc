@@ -54,13 +54,6 @@ void Fail(Verdict& v, std::string why) {
   if (v.why.empty()) v.why = std::move(why);
 }
 
-bool SameBits(const std::deque<GuardedBuffer<float>>& a,
-              const std::deque<GuardedBuffer<float>>& b) {
-  for (size_t o = 0; o < a.size(); ++o)
-    if (std::memcmp(a[o].data(), b[o].data(), a[o].size() * sizeof(float)) != 0) return false;
-  return a.size() == b.size();
-}
-
 }  // namespace
 
 std::string_view NameOf(Status status) {
@@ -98,6 +91,13 @@ Verdict JudgeOutputs(const std::vector<Expected>& expected,
     Fail(v, std::isnan(v.got) ? "NaN, or not written" : "not the exact bits");
   }
   return v;
+}
+
+bool SameBits(const std::deque<GuardedBuffer<float>>& a,
+              const std::deque<GuardedBuffer<float>>& b) {
+  for (size_t o = 0; o < a.size(); ++o)
+    if (std::memcmp(a[o].data(), b[o].data(), a[o].size() * sizeof(float)) != 0) return false;
+  return a.size() == b.size();
 }
 
 Verdict JudgeRow(const Case& c, const RowUse& use, const std::vector<Expected>& expected,

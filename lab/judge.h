@@ -37,6 +37,8 @@ struct Verdict {
 Verdict JudgeOutputs(const std::vector<Expected>& expected,
                      const std::deque<GuardedBuffer<float>>& got, bool guards_intact, size_t lanes);
 
+bool SameBits(const std::deque<GuardedBuffer<float>>& a, const std::deque<GuardedBuffer<float>>& b);
+
 /// Runs a row on a case (`repeat` times; all must give the same bits) and judges it. lanes: of the
 /// row's vectors. Status not_run where the row passes and its mutant changes no bit.
 /// A failure names the part of the weights that explains it.

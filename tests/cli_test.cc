@@ -393,23 +393,5 @@ TEST(CliList, EachListAsTextAndAsJsonLines) {
   }
 }
 
-TEST(CliBench, RunsWhatTheFilterSelects) {
-  const Strings bench = {"bench", "--model", "tiny", "--benchmark_min_time=0.01"};
-  const Result r = RunLab(bench + Strings{"--benchmark_filter=silu", "--benchmark_format=json"});
-  EXPECT_EQ(r.code, 0) << r.err;
-  const Json report = Json::parse(r.out, nullptr, false);
-  ASSERT_TRUE(report.is_object()) << r.out;
-  ASSERT_FALSE(report["benchmarks"].empty());
-  for (const Json& b : report["benchmarks"]) {
-    ExpectHas(b["name"], {"silu"});
-    EXPECT_GT(b["bytes_per_second"], 0);
-  }
-  const Result none = RunLab(bench + Strings{"--benchmark_filter=zzz"});
-  EXPECT_EQ(none.code, 3);
-  ExpectHas(none.err, {"--benchmark_filter"});
-  Process full(bench + Strings{"--benchmark_filter=silu"});
-  EXPECT_EQ(full.Connect(STDOUT_FILENO, "/dev/full", O_WRONLY)().code, 2);
-}
-
 }  // namespace
 }  // namespace lab::cli_test

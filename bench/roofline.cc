@@ -1,0 +1,115 @@
+#include "bench/roofline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "bench/machine.h"
+#include "lab/aligned.h"
+#include "lab/parallel.h"
+#include "lab/simd_target.h"
+
+namespace lab {
+namespace {
+
+constexpr int kRounds = 5;
+constexpr double kShortRound = 0.01;  // seconds
+
+// A line of its own for each thread: results in one would be fought over.
+template <class T>
+struct alignas(64) Sink {
+  T value = {};
+};
+
+template <class F>
+double SecondsOf(F&& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double ReadRate(const AlignedVector<uint8_t>& buffer, int threads) {
+  constexpr size_t kPiece = 4096;
+  const size_t pieces = buffer.size() / kPiece, n = static_cast<size_t>(threads);
+  std::vector<Sink<uint64_t>> sinks(n);
+  double best = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const double seconds = SecondsOf([&] {
+      ParallelFor(threads, [&](int i) {
+        const size_t t = static_cast<size_t>(i), begin = pieces * t / n;
+        const size_t end = pieces * (t + 1) / n;
+        ReadAll(buffer.data() + begin * kPiece, (end - begin) * kPiece, &sinks[t].value);
+      });
+    });
+    best = std::max(best, static_cast<double>(pieces * kPiece) / seconds);
+  }
+  return best;
+}
+
+template <class T>
+double SpinRate(double (*spin)(size_t rounds, T* sink), int threads) {
+  std::vector<Sink<T>> sinks(static_cast<size_t>(threads));
+  std::vector<Sink<double>> ops(sinks.size());
+  double best = 0;
+  size_t steps = 1 << 12;
+  for (int round = 0; round < kRounds;) {
+    const double seconds = SecondsOf([&] {
+      ParallelFor(threads, [&](int i) {
+        const auto t = static_cast<size_t>(i);
+        ops[t].value = spin(steps, &sinks[t].value);
+      });
+    });
+    if (seconds < kShortRound) {
+      steps *= 2;
+      continue;
+    }
+    double sum = 0;
+    for (const auto& o : ops) sum += o.value;
+    best = std::max(best, sum / seconds);
+    ++round;
+  }
+  return best;
+}
+
+}  // namespace
+
+double Roofline::Seconds(double bytes, double ops, Contract contract) const {
+  // q16 multiplies two planes of integers with each weight.
+  const double rate = contract == Contract::f32   ? all.f32_ops
+                      : contract == Contract::q16 ? all.int8_ops / 2
+                                                  : all.int8_ops;
+  return std::max(bytes / all.bytes, ops / rate);
+}
+
+Roofline MeasureRoofline(int threads) {
+  Roofline r;
+  r.threads = threads;
+  r.target = CurrentSimdTarget().name;
+  r.buffer_bytes = std::max(size_t{256} << 20, 4 * LastLevelCache());
+  {
+    const AlignedVector<uint8_t> buffer(r.buffer_bytes, 1);
+    r.pages = HugePagesInUse() >= r.buffer_bytes / 2 ? "2 MB (madvise)" : "those of the system";
+    r.one.bytes = ReadRate(buffer, 1);
+    r.all.bytes = threads > 1 ? ReadRate(buffer, threads) : r.one.bytes;
+  }
+  r.one.f32_ops = SpinRate(SpinF32, 1);
+  r.one.int8_ops = SpinRate(SpinInt8, 1);
+  r.all.f32_ops = threads > 1 ? SpinRate(SpinF32, threads) : r.one.f32_ops;
+  r.all.int8_ops = threads > 1 ? SpinRate(SpinInt8, threads) : r.one.int8_ops;
+  return r;
+}
+
+Table RooflineTable(const Roofline& r) {
+  Table table({"what", "1 thread", fmt::format("{} threads", r.threads), "unit"});
+  const auto add = [&](const char* what, double Peaks::*peak, const char* unit) {
+    table.Add({what, fmt::format("{:.1f}", r.one.*peak / 1e9),
+               fmt::format("{:.1f}", r.all.*peak / 1e9), unit});
+  };
+  add("read", &Peaks::bytes, "GB/s");
+  add("f32 multiply-add", &Peaks::f32_ops, "GFLOP/s");
+  add("int8 multiply-add", &Peaks::int8_ops, "GOP/s");
+  return table;
+}
+
+}  // namespace lab

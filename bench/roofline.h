@@ -1,0 +1,40 @@
+#pragma once
+// What this machine can do at best: the roof that rows are compared with (Williams et al. 2009).
+#include <cstdint>
+#include <string>
+
+#include "lab/registry.h"
+#include "lab/table.h"
+
+namespace lab {
+
+/// Per second. An integer multiply-add counts as two operations, like a float one.
+struct Peaks {
+  double bytes = 0, f32_ops = 0, int8_ops = 0;
+};
+
+struct Roofline {
+  Peaks one, all;  ///< on one thread, on `threads`
+  int threads = 1;
+  size_t buffer_bytes = 0;  ///< that the bandwidth was measured over
+  std::string pages;        ///< that it lay in
+  std::string target;       ///< of the SIMD code that measured
+
+  /// The least seconds in which that much can be moved and computed on `threads`.
+  double Seconds(double bytes, double ops, Contract contract) const;
+};
+
+/// Takes about a second.
+Roofline MeasureRoofline(int threads);
+
+Table RooflineTable(const Roofline& roofline);
+
+// bench/roofline_hwy.cc, compiled for every target. `sink` keeps the work from being left out.
+
+/// Reads n bytes (a multiple of 4096) once.
+void ReadAll(const uint8_t* bytes, size_t n, uint64_t* sink);
+/// Multiply-adds in registers; returns the operations done.
+double SpinF32(size_t rounds, float* sink);
+double SpinInt8(size_t rounds, int32_t* sink);
+
+}  // namespace lab

@@ -1,0 +1,95 @@
+#include "bench/timed_row.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "bench/traffic.h"
+
+namespace lab {
+namespace {
+
+// Room behind a copy, as behind the weights of a Binding.
+constexpr size_t kBehind = 256;
+
+size_t Padded(size_t bytes) {
+  return (bytes + kBehind + 63) / 64 * 64;
+}
+
+// The cv of a counter that is 0 would be 0 / 0, which JSON has no word for.
+double NotZero(double value) {
+  return std::max(value, 1e-12);
+}
+
+}  // namespace
+
+TimedRow::TimedRow(const Case& c, const RowUse& use, bool half_kv, size_t lanes,
+                   const TimingOptions& options)
+    : use_(use), options_(options), binding_(c, use.row->contract, half_kv, Alignment::on) {
+  binding_.Run(use_, options_.threads);
+  verdict_ = Samples(c, use.row->contract, half_kv)
+                 .Judge(binding_.outputs(), binding_.guards_intact(), lanes);
+  judged_ = binding_.outputs();
+}
+
+// The arguments once for each set of copies; the first time the copies are made.
+template <class Args>
+std::vector<Args> TimedRow::Copies(const Args& args) {
+  Args original = args;
+  size_t stride = 0;
+  double streamed = 0;
+  ForEachStream(original, [&](auto, size_t n) {
+    stride += Padded(n);
+    streamed += static_cast<double>(n);
+  });
+  const auto wanted = static_cast<double>(options_.cold_bytes);
+  const size_t sets = streamed > 0 ? static_cast<size_t>(wanted / streamed) + 1 : 1;
+  if (sets == 1) return {original};
+  const bool fill = copies_.empty();
+  if (fill) copies_.resize(sets * stride);
+  std::vector<Args> copies(sets, original);
+  uint8_t* to = copies_.data();
+  for (Args& copy : copies) {
+    ForEachStream(copy, [&]<class P>(P& from, size_t n) {
+      if (fill) std::memcpy(to, from, n);
+      from = reinterpret_cast<P>(to);
+      to += Padded(n);
+    });
+  }
+  return copies;
+}
+
+template <class Args>
+void TimedRow::Loop(benchmark::State& state, const Args& args) {
+  const std::vector<Args> copies = Copies(args);
+  for (auto _ : state) {
+    if (++next_ >= copies.size()) next_ = 0;
+    RunUse(use_, copies[next_], options_.threads);
+  }
+  const auto bytes = static_cast<double>(args.Bytes());
+  const double ops = OpsOf(args);
+  const double roof = options_.roofline.Seconds(bytes, ops, use_.row->contract);
+  using benchmark::Counter;
+  const auto rate = [](double value) { return Counter(value, Counter::kIsIterationInvariantRate); };
+  state.counters["bytes"] = bytes;
+  state.counters["GB/s"] = rate(bytes / 1e9);
+  state.counters["GFLOP/s"] = rate(ops / 1e9);
+  state.counters["%roof"] = rate(100 * roof);
+  state.counters["err/tol"] = NotZero(verdict_.worst);
+}
+
+void TimedRow::Time(benchmark::State& state) {
+  if (verdict_.status == Status::fail) {
+    const std::string why = fmt::format("wrong: {} at {}[t{}, {}]", verdict_.why, verdict_.output,
+                                        verdict_.token, verdict_.channel);
+    return state.SkipWithError(why.c_str());
+  }
+  binding_.With([&](const auto& args) {
+    Loop(state, args);
+    return true;
+  });
+  if (!SameBits(binding_.outputs(), judged_) || !binding_.guards_intact())
+    state.SkipWithError("wrong: a timed run gave other bits than the judged one");
+}
+
+}  // namespace lab

@@ -1,0 +1,43 @@
+#pragma once
+#include <benchmark/benchmark.h>
+
+#include "bench/roofline.h"
+#include "bench/sample.h"
+
+namespace lab {
+
+/// How rows are timed.
+struct TimingOptions {
+  int threads = 1;
+  size_t cold_bytes = 0;  ///< weights and KV rotate through at least so much memory; 0: one copy
+  Roofline roofline;
+};
+
+/// A row bound to a case, judged before its first run is timed.
+class TimedRow {
+ public:
+  /// `c` and `options` must outlive it. lanes: of the row's vectors.
+  TimedRow(const Case& c, const RowUse& use, bool half_kv, size_t lanes,
+           const TimingOptions& options);
+
+  const Verdict& verdict() const { return verdict_; }
+  /// The timed loop, and the counters. A wrong row is skipped instead, and one whose last outputs
+  /// differ from the judged ones in a bit is no result either.
+  void Time(benchmark::State& state);
+
+ private:
+  template <class Args>
+  std::vector<Args> Copies(const Args& args);
+  template <class Args>
+  void Loop(benchmark::State& state, const Args& args);
+
+  RowUse use_;
+  const TimingOptions& options_;
+  Binding<float> binding_;
+  Verdict verdict_;
+  std::deque<GuardedBuffer<float>> judged_;
+  AlignedVector<uint8_t> copies_;  // of what args stream, one set behind the other
+  size_t next_ = 0;                // set, so that a short loop does not begin with the warm ones
+};
+
+}  // namespace lab

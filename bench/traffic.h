@@ -1,0 +1,60 @@
+#pragma once
+// What a row streams from memory and computes, from its arguments.
+#include "lab/registry.h"
+
+namespace lab {
+
+/// Calls f(pointer, bytes) on every pointer of args to what a model streams from memory: weights
+/// and the KV cache.
+template <class Args, class F>
+void ForEachStream(Args& args, F&& f) {
+  if constexpr (requires { args.gate_up; }) {
+    ForEachStream(args.gate_up, f);
+  } else if constexpr (requires { args.w_gate; }) {
+    f(args.w_gate.data, args.w_gate.bytes());
+    f(args.w_up.data, args.w_up.bytes());
+  } else if constexpr (requires { args.w; }) {
+    f(args.w.data, args.w.bytes());
+  } else if constexpr (requires { args.k16; }) {
+    const size_t values = (args.first_position + args.tokens) * args.kv_stride;
+    if (args.k16) f(args.k16, 2 * values);
+    if (args.v16) f(args.v16, 2 * values);
+    if (args.k) f(args.k, 4 * values);
+    if (args.v) f(args.v, 4 * values);
+  }
+}
+
+/// Operations: a multiply-add counts as two, the exponential of SiLU as one.
+template <class Args>
+double OpsOf(const Args& a) {
+  return 2.0 * static_cast<double>(a.Work());
+}
+template <class T>
+double OpsOf(const GqaAttentionArgs<T>& a) {
+  const double t = static_cast<double>(a.tokens);
+  // A token sees itself and what is before it: not the whole square.
+  const double pairs = t * static_cast<double>(a.first_position) + t * (t + 1) / 2;
+  return 4 * pairs * static_cast<double>(a.head_dim * a.heads);
+}
+template <class T>
+double OpsOf(const QuantizeArgs<T>& a) {
+  return 4.0 * static_cast<double>(a.tokens * a.n);
+}
+template <class T>
+double OpsOf(const RopeArgs<T>& a) {
+  return 3.0 * static_cast<double>(a.tokens * a.heads * a.head_dim);
+}
+template <class T>
+double OpsOf(const ResidualAddArgs<T>& a) {
+  return static_cast<double>(a.n);
+}
+template <class T>
+double OpsOf(const SiluArgs<T>& a) {
+  return 4.0 * static_cast<double>(a.n);
+}
+template <class T>
+double OpsOf(const SwigluArgs<T>& a) {
+  return static_cast<double>(a.n);
+}
+
+}  // namespace lab

@@ -227,9 +227,9 @@ class RowBench {
     const bool simd = row.backend == Backend::hwy;
     const std::string kv = row.op != Op::gqa_attention ? "" : half_kv ? "/kv:f16" : "/kv:f32";
     const std::string name =
-        fmt::format("{}/{}/{}/{}/{}/{}/tokens:{}{}{}", NameOf(row.op), c.name, NameOf(row.contract),
-                    NameOf(row.backend), NameOf(use), simd ? target_.name : "-", c.tokens, kv,
-                    f_.warm ? "/warm" : "");
+        fmt::format("{}/{}/{}/{}/{}/{}/tokens:{}/threads:{}{}{}", NameOf(row.op), c.name,
+                    NameOf(row.contract), NameOf(row.backend), NameOf(use),
+                    simd ? target_.name : "-", c.tokens, f_.threads, kv, f_.warm ? "/warm" : "");
     const size_t lanes = simd ? target_.lanes : 1;
     benchmark::RegisterBenchmark(name.c_str(),
                                  [this, &c, use, half_kv, lanes, name](benchmark::State& state) {

@@ -19,6 +19,7 @@
 #include "lab/parallel.h"
 #include "lab/select.h"
 #include "lab/simd_target.h"
+#include "model/repack.h"
 
 namespace lab {
 namespace {
@@ -141,12 +142,12 @@ int BenchForward(Flags& f) {
   passes.backend = ParseBackend(f.backend, "--backend");
   if (!f.contract.empty()) passes.contract = ParseContract(f.contract, "--contract");
   if (passes.backend == Backend::oracle) Fail("--backend oracle: only rows in float32 are timed");
-  const Qwen2 model = OpenModel(ResolveModel(f.model));
+  Qwen2 model = OpenModel(ResolveModel(f.model));
   const size_t most = std::max(passes.prefill, passes.depths.back() + passes.decode);
   if (most > model.config.context_length)
     Fail("--depths, --prefill: {} positions are more than the context of {}", most,
          model.config.context_length);
-  RowSet(passes.backend, passes.contract);  // throws where a row is missing
+  if (RowSet(passes.backend, passes.contract).ReadsRows8()) Repack(model, f.threads);
   const Roofline roofline = MeasureMachine(f);
   const Format format = ParseTableFormat(f.format);
   if (format == Format::text)

@@ -37,13 +37,9 @@ template <class Args>
 std::vector<Args> TimedRow::Copies(const Args& args) {
   Args original = args;
   size_t stride = 0;
-  double streamed = 0;
-  ForEachStream(original, [&](auto, size_t n) {
-    stride += Padded(n);
-    streamed += static_cast<double>(n);
-  });
-  const auto wanted = static_cast<double>(options_.cold_bytes);
-  const size_t sets = streamed > 0 ? static_cast<size_t>(wanted / streamed) + 1 : 1;
+  ForEachStream(original, [&](auto, size_t n) { stride += Padded(n); });
+  // By Bytes(), not by the stride: of weights that are there in two forms a row reads one.
+  const size_t sets = stride ? options_.cold_bytes / args.Bytes() + 1 : 1;
   if (sets == 1) return {original};
   const bool fill = copies_.empty();
   if (fill) copies_.resize(sets * stride);

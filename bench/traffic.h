@@ -4,6 +4,12 @@
 
 namespace lab {
 
+/// Calls f(pointer, bytes) on the weights in every form they are there in.
+template <class F>
+void ForEachForm(WeightView& w, F&& f) {
+  f(w.data, w.bytes());
+  if (w.rows8) f(w.rows8, w.rows / 8 * 8 * w.row_bytes());
+}
 /// Calls f(pointer, bytes) on every pointer of args to what a model streams from memory: weights
 /// and the KV cache.
 template <class Args, class F>
@@ -11,10 +17,10 @@ void ForEachStream(Args& args, F&& f) {
   if constexpr (requires { args.gate_up; }) {
     ForEachStream(args.gate_up, f);
   } else if constexpr (requires { args.w_gate; }) {
-    f(args.w_gate.data, args.w_gate.bytes());
-    f(args.w_up.data, args.w_up.bytes());
+    ForEachForm(args.w_gate, f);
+    ForEachForm(args.w_up, f);
   } else if constexpr (requires { args.w; }) {
-    f(args.w.data, args.w.bytes());
+    ForEachForm(args.w, f);
   } else if constexpr (requires { args.k16; }) {
     const size_t values = (args.first_position + args.tokens) * args.kv_stride;
     if (args.k16) f(args.k16, 2 * values);

@@ -104,12 +104,21 @@ struct WeightView {
   const uint8_t* data = nullptr;
   size_t rows = 0;
   size_t cols = 0;
+  /// The same weights, as far as they make groups of eight rows, repacked (kernels/rows8.h), for
+  /// kernels that read those; or null.
+  const uint8_t* rows8 = nullptr;
 
   size_t row_bytes() const { return cols / InfoOf(type).elements * InfoOf(type).bytes; }
   size_t bytes() const { return rows * row_bytes(); }
   const uint8_t* row(size_t r) const { return data + r * row_bytes(); }
-  /// Rows [begin, end).
-  WeightView Rows(size_t begin, size_t end) const { return {type, row(begin), end - begin, cols}; }
+  /// Rows [begin, end). Keeps rows8 if a group begins there.
+  WeightView Rows(size_t begin, size_t end) const {
+    const bool whole = rows8 && begin % 8 == 0;
+    return {type, row(begin), end - begin, cols, whole ? rows8 + begin * row_bytes() : nullptr};
+  }
 };
+
+/// Slices of ops that are dots with weights begin at multiples of so many rows, where groups do.
+inline constexpr size_t kRowsSliceGrain = 8;
 
 }  // namespace lab

@@ -11,6 +11,7 @@ struct DequantArgs {
   WeightView w;
   T* y;  ///< [w.rows, w.cols], must not overlap w
 
+  static constexpr size_t kSliceGrain = kRowsSliceGrain;
   size_t Items() const { return w.rows; }
   size_t Work() const { return w.rows * w.cols; }
   size_t Bytes() const { return w.bytes() + w.rows * w.cols * sizeof(T); }

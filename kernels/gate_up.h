@@ -14,6 +14,7 @@ struct GateUpArgs {
   T* up;                         ///< [tokens, rows], likewise; gate, up and x do not overlap
   size_t tokens, y_stride;
 
+  static constexpr size_t kSliceGrain = kRowsSliceGrain;
   size_t Items() const { return w_gate.rows; }
   size_t Work() const { return 2 * tokens * w_gate.rows * w_gate.cols; }
   size_t Bytes() const {

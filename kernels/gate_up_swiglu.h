@@ -12,6 +12,7 @@ struct GateUpSwigluArgs {
   T* silu;                ///< like y; gate, up and silu are wanted all three, or all are null
   T* y;  ///< [tokens, rows], gate_up.y_stride values from token to token; overlaps nothing
 
+  static constexpr size_t kSliceGrain = kRowsSliceGrain;
   size_t Items() const { return gate_up.Items(); }
   size_t Work() const { return gate_up.Work(); }
   size_t Bytes() const {

@@ -19,8 +19,6 @@ void SwigluHwy(const SwigluArgs<float>& a);
 
 namespace {
 
-constexpr size_t kChunkRows = 8 * kRowGroup;
-
 template <void (*GateUp)(const GateUpArgs<float>&)>
 void GateUpSwiglu(const GateUpSwigluArgs<float>& a) {
   thread_local std::vector<float> scratch;

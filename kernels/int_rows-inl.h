@@ -16,12 +16,11 @@
 #define LAB_KERNELS_INT_ROWS_INL_H_
 #endif
 
-#include <cstring>
-
 #include "kernels/block_types.h"
 #include "kernels/int8_dot-inl.h"
 #include "kernels/quantize.h"
 #include "kernels/simd-inl.h"
+#include "kernels/six_bits.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lab::HWY_NAMESPACE {
@@ -36,19 +35,6 @@ struct Activations {
   const float* sums;  // [tokens, n / 32], of q; for types with minimums alone
   size_t n;
 };
-
-/// The six-bit scales and minimums of Q4_K and Q5_K, one a byte.
-struct SixBits {
-  uint64_t scales, mins;
-};
-HWY_INLINE SixBits UnpackSixBits(const uint8_t* packed) {
-  uint32_t w[3];
-  std::memcpy(w, packed, sizeof w);
-  const uint32_t scales_high = (w[2] & 0x0f0f0f0f) | ((w[0] >> 2) & 0x30303030);
-  const uint32_t mins_high = ((w[2] >> 4) & 0x0f0f0f0f) | ((w[1] >> 2) & 0x30303030);
-  return {(w[0] & 0x3f3f3f3f) | uint64_t{scales_high} << 32,
-          (w[1] & 0x3f3f3f3f) | uint64_t{mins_high} << 32};
-}
 
 template <class Block>
 constexpr bool kIsKQuant = false;

@@ -18,6 +18,7 @@ struct MatvecArgs {
   T* y_before_bias;  ///< like y, the sum alone, from the same arithmetic; or null
   size_t tokens, y_stride;
 
+  static constexpr size_t kSliceGrain = kRowsSliceGrain;
   size_t Items() const { return w.rows; }
   size_t Work() const { return tokens * w.rows * w.cols; }
   size_t Bytes() const {

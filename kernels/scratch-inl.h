@@ -8,10 +8,14 @@ namespace lab {
 /// for all of them.
 inline constexpr size_t kRowGroup = 12;
 
-/// n floats of this thread's own, until its next call. To be called outside the code compiled for
-/// one target: std::vector's functions must not exist in a version for AVX-512 alone.
-inline float* Scratch(size_t n) {
-  thread_local std::vector<float> values;
+/// Rows of a matrix that ops made of several steps take at a time.
+inline constexpr size_t kChunkRows = 8 * kRowGroup;
+
+/// n values of this thread's own, until its next call for that type. To be called outside the code
+/// compiled for one target: std::vector's functions must not exist in a version for AVX-512 alone.
+template <class T = float>
+T* Scratch(size_t n) {
+  thread_local std::vector<T> values;
   if (values.size() < n) values.resize(n);
   return values.data();
 }

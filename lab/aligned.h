@@ -1,6 +1,8 @@
 #pragma once
-// Vectors whose memory begins at a multiple of 64 bytes.
+// Memory that begins at a multiple of 64 bytes.
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace lab {
@@ -9,6 +11,20 @@ namespace lab {
 /// gives them.
 void* AllocateAligned(size_t bytes);
 void FreeAligned(void* p, size_t bytes);
+
+/// Such memory, not initialised.
+class AlignedBytes {
+ public:
+  explicit AlignedBytes(size_t n = 0) : data_(static_cast<uint8_t*>(AllocateAligned(n)), Free{n}) {}
+  uint8_t* data() { return data_.get(); }
+
+ private:
+  struct Free {
+    size_t n;
+    void operator()(uint8_t* p) const { FreeAligned(p, n); }
+  };
+  std::unique_ptr<uint8_t, Free> data_;
+};
 
 template <class T>
 struct Aligned64 {

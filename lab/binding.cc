@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/half.h"
+#include "kernels/rows8.h"
 #include "model/rope_angles.h"
 
 namespace lab {
@@ -55,7 +56,11 @@ const float* Binding<T>::Floats(const std::vector<float>& values) {
 template <class T>
 WeightView Binding<T>::Weight(const WeightView& w) {
   const size_t past = w.type == BlockType::F32 ? 4 : 2;
-  return {w.type, Padded(weights_, w.data, w.bytes(), uint8_t{0xff}, past), w.rows, w.cols};
+  WeightView view = {w.type, Padded(weights_, w.data, w.bytes(), uint8_t{0xff}, past), w.rows,
+                     w.cols};
+  if (const std::vector<uint8_t> rows8 = RepackedRows8(w); !rows8.empty())
+    view.rows8 = Padded(weights_, rows8.data(), rows8.size(), uint8_t{0xff}, past);
+  return view;
 }
 
 template <class T>

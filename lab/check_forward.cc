@@ -9,6 +9,7 @@
 #include "lab/error.h"
 #include "lab/output.h"
 #include "lab/table.h"
+#include "model/repack.h"
 #include "model/tokenizer.h"
 
 namespace lab {
@@ -255,7 +256,8 @@ int CheckForward(const ForwardFlags& f, const SharedFlags& shared) {
     Fail("--backend oracle: it is what a candidate is judged against; give ref or hwy");
   for (const Contract contract : options.contracts) RowSet(backend, contract);  // before computing
 
-  const Qwen2 model = OpenModel(ResolveModel(shared.model));
+  Qwen2 model = OpenModel(ResolveModel(shared.model));
+  if (backend == Backend::hwy) Repack(model, shared.threads);
   const std::vector<int32_t> prompt = PromptInContext(f, model);
   std::vector<ContractResult> results;
   {

@@ -21,6 +21,7 @@
 #include "lab/times.h"
 #include "lab/trace.h"
 #include "model/forward.h"
+#include "model/repack.h"
 #include "model/tokenizer.h"
 
 namespace lab {
@@ -346,7 +347,7 @@ int CmdForward(int argc, char** argv) {
   UseSimdTarget(f.target);
   ParseFormat(f.format);
 
-  const Qwen2 model = OpenModel(ResolveModel(f.model));
+  Qwen2 model = OpenModel(ResolveModel(f.model));
   rows.Use(ParseUse(f.use, rows.contract(), model.config.layers));
   if (!f.use.empty() && backend == Backend::oracle)
     Fail("--use: the oracle is what everything is judged by; choose another --backend");
@@ -358,6 +359,7 @@ int CmdForward(int argc, char** argv) {
   if (prompt.size() > longest || f.generate > longest - prompt.size() + 1)
     Fail("{} prompt tokens and {} to generate do not fit the context of {} tokens of this model",
          prompt.size(), f.generate, longest);
+  if (rows.ReadsRows8()) Repack(model, f.threads);
   if (backend == Backend::oracle)
     return Run<double>(f, model, tokenizer.get(), std::move(prompt), rows, kv).Execute();
   return Run<float>(f, model, tokenizer.get(), std::move(prompt), rows, kv).Execute();

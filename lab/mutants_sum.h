@@ -2,6 +2,7 @@
 // Mutants and reorderings of the sums and activations of the dot products (matvec, down_proj,
 // gate_up). Included by lab/mutants.cc alone.
 #include <cmath>
+#include <deque>
 
 #include "kernels/half.h"
 #include "lab/mutants_weight.h"
@@ -92,14 +93,16 @@ std::vector<std::vector<T>> PartialDot(const Args<T>& args, const Inner& inner, 
     if (q->hi) *q = integers[i].Take(*q, args.tokens, begin, end);
     ++i;
   }
-  std::vector<std::vector<uint8_t>> weights;
+  std::deque<std::vector<uint8_t>> weights;
   for (WeightView* w : WeightsOf(part)) {
     const size_t per_value = InfoOf(w->type).elements, bytes = InfoOf(w->type).bytes;
     std::vector<uint8_t>& copy = weights.emplace_back();
     for (size_t r = 0; r < w->rows; ++r)
       copy.insert(copy.end(), w->row(r) + begin / per_value * bytes,
                   w->row(r) + end / per_value * bytes);
+    const bool repacked = w->rows8;
     *w = {w->type, copy.data(), w->rows, end - begin};
+    if (repacked) w->rows8 = weights.emplace_back(RepackedRows8(*w)).data();
   }
   std::vector<std::vector<T>> sums(OutputsOf(args).size(), std::vector<T>(args.tokens * rows));
   SetOutputs(part, sums);
@@ -293,7 +296,7 @@ struct ActivationSumsZero {
     for (size_t i = 0; i < weights.size(); ++i) {
       const bool has_min =
           weights[i]->type == BlockType::Q4_K || weights[i]->type == BlockType::Q5_K;
-      if (!integers[i]->hi || !has_min) continue;  // nobody reads the sums
+      if (!integers[i]->hi || !has_min) continue;  // not every row reads the sums
       integers[i]->sums = zeros.data();
       any = true;
     }

@@ -5,9 +5,11 @@
 #include <bit>
 #include <concepts>
 #include <cstring>
+#include <deque>
 #include <limits>
 #include <vector>
 
+#include "kernels/rows8.h"
 #include "lab/registry.h"
 #include "reference/dequant_ref.h"
 
@@ -99,12 +101,13 @@ bool EditWeights(const WeightView& w, std::vector<uint8_t>& bytes) {
 template <class A, class Rewrite>
 bool WithRewrittenWeights(const A& args, const Inner& inner, Rewrite rewrite) {
   A changed = args;
-  std::vector<std::vector<uint8_t>> copies;
+  std::deque<std::vector<uint8_t>> copies;
   bool any = false;
   for (WeightView* w : WeightsOf(changed)) {
     std::vector<uint8_t>& bytes = copies.emplace_back(w->data, w->data + w->bytes());
     any |= rewrite(*w, bytes) && std::memcmp(bytes.data(), w->data, bytes.size()) != 0;
     w->data = bytes.data();
+    if (w->rows8) w->rows8 = copies.emplace_back(RepackedRows8(*w)).data();
   }
   if (any) inner(changed);
   return any;
@@ -318,7 +321,10 @@ struct ReadsPastEnd {
   template <HasWeights A>
   bool operator()(const A& args, const Inner& inner) const {
     A changed = args;
-    for (WeightView* w : WeightsOf(changed)) w->data += InfoOf(w->type).bytes;
+    for (WeightView* w : WeightsOf(changed)) {
+      w->data += InfoOf(w->type).bytes;
+      if (w->rows8) w->rows8 += 8 * InfoOf(w->type).bytes;
+    }
     inner(changed);
     return true;
   }

@@ -62,9 +62,10 @@ const Row* FindRow(Op op, Contract contract, Backend backend);
 /// Runs a row on args, cut into at most `threads` slices of neighbouring items. Every item is
 /// computed by the same instructions whatever its slice, so the thread count changes no bit.
 ///
-/// Args say how many items they have, how to cut themselves, the Bytes that they read and write
-/// (each once; weights as stored), and their Work: multiply-adds, roughly. Steps too small to pay
-/// for waking a thread (some 5 us) run on the caller's.
+/// Args say how many items they have, how to cut themselves (and kSliceGrain, at multiples of
+/// what), the Bytes that they read and write (each once; weights as stored), and their Work:
+/// multiply-adds, roughly. Steps too small to pay for waking a thread (some 5 us) run on the
+/// caller's.
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));
@@ -73,10 +74,15 @@ void RunRow(const Row& row, const Args& args, int threads) {
   const size_t slices =
       std::min({static_cast<size_t>(threads), items, args.Work() / kWorthAThread + 1});
   if (slices <= 1) return items ? row.run(&args) : void();
+  size_t grain = 1;
+  if constexpr (requires { Args::kSliceGrain; }) grain = Args::kSliceGrain;
+  const auto begin = [&](size_t s) {
+    return s == slices ? items : items * s / slices / grain * grain;
+  };
   ParallelFor(static_cast<int>(slices), [&](int i) {
     const auto s = static_cast<size_t>(i);
-    const Args slice = args.Slice(items * s / slices, items * (s + 1) / slices);
-    row.run(&slice);
+    const Args slice = args.Slice(begin(s), begin(s + 1));
+    if (slice.Items()) row.run(&slice);
   });
 }
 

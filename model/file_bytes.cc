@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -56,6 +57,15 @@ FileBytes::FileBytes(FileBytes&& other) noexcept
       owned_(std::move(other.owned_)),
       bytes_(std::exchange(other.bytes_, {})),
       mapped_(std::exchange(other.mapped_, false)) {}
+
+void FileBytes::LetGo(std::span<const uint8_t> part) const {
+  if (!mapped_) return;
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(part.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(part.data() + part.size()) / page * page;
+  // A wish: pages that stay cost memory, nothing else.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
 
 FileBytes::~FileBytes() {
   if (mapped_) munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size());

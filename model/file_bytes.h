@@ -19,6 +19,10 @@ class FileBytes {
   FileBytes& operator=(FileBytes&&) = delete;
   ~FileBytes();
 
+  /// Takes the whole pages among these bytes of a mapped file out of this process's memory; they
+  /// come back, from the page cache, when somebody reads them.
+  void LetGo(std::span<const uint8_t> part) const;
+
   std::span<const uint8_t> bytes() const { return bytes_; }
   /// The path, or the name of bytes that are in no file.
   const std::string& name() const { return name_; }

@@ -31,6 +31,8 @@ class RowSet {
   /// Whether gate_up_swiglu stands for gate_up, silu and swiglu in a layer: unless a rule is about
   /// one of the three.
   bool Fuses(int layer) const;
+  /// Whether rows of this backend and contract are faster on a model that was Repacked.
+  bool ReadsRows8() const { return backend_ == Backend::hwy && contract_ != Contract::f32; }
   Backend backend() const { return backend_; }
   Contract contract() const { return contract_; }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/block_types.h"
+#include "lab/aligned.h"
 #include "model/gguf.h"
 
 namespace lab {
@@ -43,6 +44,7 @@ struct Qwen2 {
   std::vector<Qwen2Layer> layers;
   std::vector<float> output_norm;  // [hidden]
   WeightView output;               // [vocab, hidden]; token_embd when tied
+  AlignedBytes rows8;              ///< what the views' rows8 point into; empty unless repacked
 
   const std::string& name() const { return source->file().name(); }
   /// Weight bytes that one decoded token reads: everything but the embedding table, of which it

@@ -11,6 +11,7 @@
 #include "lab/composed.h"
 #include "lab/safetensors.h"
 #include "lab/sha256.h"
+#include "model/repack.h"
 #include "model/tokenizer.h"
 #include "reference/dequant_ref.h"
 #include "tests/golden.h"
@@ -27,6 +28,7 @@ class Real : public testing::Test {
     const std::string path = DefaultModel(&why);
     if (path == "tiny") return;
     model_ = std::make_unique<Qwen2>(OpenModel(path));
+    Repack(*model_, kThreads);
     tokenizer_ = std::make_unique<Tokenizer>(*model_->source);
   }
   static void TearDownTestSuite() {

@@ -1,0 +1,328 @@
+// Weights repacked by eight rows (kernels/rows8.h) times activations in integers.
+//
+// A row has two int32 lanes, whose sums stay integers until the end of the super-block. There they
+// meet, exactly, and become a float once; the minimums of Q4_K are summed apart, in odd lanes.
+//   Q4_K 15 * 128 * 63 * 256 = 3.1e7, Q6_K 63 * 128 * 128 * 256 = 2.6e8: both fit int32.
+// Q6_K's 32 too much is taken off in integers as well: as floats, two large sums that cancel each
+// other would cost more than the tolerance. The planes meet as floats.
+// A token's order of additions depends on the number of columns alone, whatever the tile it is in.
+
+#if defined(LAB_KERNELS_ROWS8_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LAB_KERNELS_ROWS8_INL_H_
+#undef LAB_KERNELS_ROWS8_INL_H_
+#else
+#define LAB_KERNELS_ROWS8_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "hwy/cache_control.h"
+#include "kernels/int8_dot-inl.h"
+#include "kernels/quantize.h"
+#include "kernels/rows8.h"
+#include "kernels/simd-inl.h"
+
+#if HWY_TARGET != HWY_SCALAR
+HWY_BEFORE_NAMESPACE();
+namespace lab::HWY_NAMESPACE {
+namespace {
+using U8 = hn::CappedTag<uint8_t, 64>;
+using I8 = hn::Repartition<int8_t, U8>;
+using U16 = hn::Repartition<uint16_t, U8>;
+using I16 = hn::Repartition<int16_t, U8>;
+using I32 = hn::Repartition<int32_t, U8>;
+using U64 = hn::Repartition<uint64_t, U8>;
+using U8Vec = hn::Vec<U8>;
+using I16Vec = hn::Vec<I16>;
+using I32Vec = hn::Vec<I32>;
+constexpr size_t kBytes = hn::MaxLanes(U8());
+constexpr size_t kVecRows = kBytes / 8;
+constexpr size_t kVecs = 8 / kVecRows;  // vectors of a group
+
+/// Eight bytes for every row.
+template <class D>
+HWY_INLINE hn::Vec<D> Broadcast(D d, const void* eight_bytes) {
+  uint64_t word;
+  std::memcpy(&word, eight_bytes, sizeof word);
+  return hn::BitCast(d, hn::Set(U64(), word));
+}
+
+/// Bits kFrom and up of every byte, moved to kTo and up, under a mask.
+template <int kFrom, int kTo>
+HWY_INLINE U8Vec MoveBits(U8Vec v, uint8_t mask) {
+  auto moved = hn::BitCast(U16(), v);  // the mask drops what crosses into the neighbour
+  if constexpr (kFrom < kTo) moved = hn::ShiftLeft<kTo - kFrom>(moved);
+  if constexpr (kFrom > kTo) moved = hn::ShiftRight<kFrom - kTo>(moved);
+  return hn::And(hn::BitCast(U8(), moved), hn::Set(U8(), mask));
+}
+
+/// How a byte or a 16-bit lane of a word gets to every product of its row: indices for two rows.
+struct PickIndex {
+  HWY_ALIGN uint8_t bytes[16];
+};
+constexpr uint8_t kNone = 0x80;  // makes a zero
+/// Byte `place` as 16-bit lanes, or as 32-bit ones.
+constexpr PickIndex PickByte(size_t place, size_t lane_bytes) {
+  PickIndex index = {};
+  for (size_t i = 0; i < 16; ++i)
+    index.bytes[i] = static_cast<uint8_t>(i % lane_bytes == 0 ? i / 8 * 8 + place : kNone);
+  return index;
+}
+constexpr PickIndex PickLane(size_t lane) {
+  PickIndex index = {};
+  for (size_t i = 0; i < 16; ++i)
+    index.bytes[i] = static_cast<uint8_t>(i / 8 * 8 + 2 * lane + i % 2);
+  return index;
+}
+template <class V>
+HWY_INLINE I16Vec Pick(V words, const PickIndex& index) {
+  return hn::BitCast(
+      I16(), hn::TableLookupBytesOr0(hn::BitCast(U8(), words), hn::LoadDup128(U8(), index.bytes)));
+}
+
+/// Sums of both lanes of a row: of a in its even lane, of b in its odd one.
+HWY_INLINE I32Vec FoldRows(I32Vec a, I32Vec b) {
+  return hn::Add(hn::OddEven(b, a), hn::Shuffle2301(hn::OddEven(a, b)));
+}
+
+/// sum + scale * (products of kSteps words of weights and activations), at most 127 * 128 a pair.
+template <bool kQuads, size_t kSteps>
+HWY_INLINE I32Vec AddDot(I32Vec sum, const U8Vec* w, const int8_t* x, I16Vec scale) {
+  if constexpr (kQuads) {
+    auto dot = hn::Zero(I32());
+    Unroll<kSteps>([&](auto i)
+                       LAB_LAMBDA { dot = AddQuads(dot, w[i], Broadcast(I8(), x + 8 * i)); });
+    return AddPairs(sum, hn::BitCast(I16(), dot), scale);
+  } else {
+    auto dot = PairDot(w[0], Broadcast(I8(), x));
+    Unroll<kSteps - 1>([&](auto i) LAB_LAMBDA {
+      dot = hn::Add(dot, PairDot(w[i + 1], Broadcast(I8(), x + 8 * (i + 1))));
+    });
+    return AddPairs(sum, dot, scale);
+  }
+}
+
+// Vector v of a super-block: Weights(s, w) are the words of sub-block s, 32 columns; Add(s, w, x,
+// sum) multiplies them; Fold(sum, sums) ends the super-block, with the sums of its activations.
+
+template <size_t v>
+struct VecQ4_K {
+  // Four products of 15 * 128 in four steps: a lane of quads fits 16 bits, and its upper half,
+  // the sign, meets a zero.
+  static constexpr bool kQuads = LAB_VNNI;
+  const Rows8Q4_K& g;
+  U8Vec scales;
+  I16Vec mins[2];
+  hn::Vec<Floats> d;  // d in even lanes, dmin in odd ones
+
+  HWY_INLINE explicit VecQ4_K(const Rows8Q4_K& group) : g(group) {
+    const auto packed = hn::LoadU(U8(), g.scales + v * kBytes);
+    scales = hn::And(packed, hn::Set(U8(), 0x3f));
+    const hn::Rebind<uint32_t, U64> d32;
+    const auto nibbles =
+        hn::PromoteTo(U64(), hn::BitCast(d32, hn::LoadU(hn::Repartition<uint8_t, decltype(d32)>(),
+                                                        g.mins_high[v * kVecRows])));
+    const auto both = hn::BitCast(U8(), hn::Or(nibbles, hn::ShiftLeft<28>(nibbles)));
+    const auto m = hn::BitCast(U16(), hn::Or(MoveBits<0, 2>(hn::And(both, hn::Set(U8(), 15)), 0x3c),
+                                             MoveBits<6, 0>(packed, 3)));
+    mins[0] = hn::BitCast(I16(), hn::And(m, hn::Set(U16(), 0xff)));
+    mins[1] = hn::BitCast(I16(), hn::ShiftRight<8>(m));
+    d = LoadHalf(Floats(), g.factors[v * kVecRows]);
+  }
+  template <size_t s>
+  HWY_INLINE void Weights(U8Vec (&w)[4]) const {
+    Unroll<2>([&](auto i) LAB_LAMBDA {
+      const auto q = hn::LoadU(U8(), g.qs[2 * s + i] + v * kBytes);
+      w[2 * i] = hn::And(q, hn::Set(U8(), 15));
+      w[2 * i + 1] = MoveBits<4, 0>(q, 15);
+    });
+  }
+  template <size_t s>
+  HWY_INLINE I32Vec Add(I32Vec sum, const U8Vec (&w)[4], const int8_t* x) const {
+    static constexpr PickIndex kScale = PickByte(PlaceInWord(s), kQuads ? 4 : 2);
+    return AddDot<kQuads, 4>(sum, w, x, Pick(scales, kScale));
+  }
+  HWY_INLINE I32Vec Fold(I32Vec sum, const int16_t* sums) const {
+    auto min = hn::Zero(I32());
+    Unroll<2>([&](auto i)
+                  LAB_LAMBDA { min = AddPairs(min, mins[i], Broadcast(I16(), sums + 4 * i)); });
+    return FoldRows(sum, min);
+  }
+};
+
+template <size_t v>
+struct VecQ6_K {
+  const Rows8Q6_K& g;
+  I16Vec scales[4];
+  hn::Vec<Floats> d;  // zero in odd lanes
+
+  HWY_INLINE explicit VecQ6_K(const Rows8Q6_K& group) : g(group) {
+    Unroll<2>([&](auto i) LAB_LAMBDA {
+      const auto both = hn::BitCast(I16(), hn::LoadU(I8(), g.scales[i] + v * kBytes));
+      scales[2 * i] = hn::ShiftRight<8>(hn::ShiftLeft<8>(both));
+      scales[2 * i + 1] = hn::ShiftRight<8>(both);
+    });
+    const hn::Rebind<float, U64> half;
+    const auto floats = LoadHalf(half, g.d + v * kVecRows);
+    d = hn::BitCast(Floats(),
+                    hn::PromoteTo(U64(), hn::BitCast(hn::Rebind<uint32_t, U64>(), floats)));
+  }
+  template <size_t s>
+  HWY_INLINE void Weights(U8Vec (&w)[4]) const {
+    const auto high = hn::LoadU(U8(), g.sub_blocks[s].qh + v * kBytes);
+    Unroll<2>([&](auto i) LAB_LAMBDA {
+      const auto q = hn::LoadU(U8(), g.sub_blocks[s].ql[i] + v * kBytes);
+      w[2 * i] = hn::Or(hn::And(q, hn::Set(U8(), 15)), MoveBits<4 * i, 4>(high, 0x30));
+      w[2 * i + 1] = hn::Or(MoveBits<4, 0>(q, 15), MoveBits<4 * i + 2, 4>(high, 0x30));
+    });
+  }
+  template <size_t s>
+  HWY_INLINE I32Vec Add(I32Vec sum, const U8Vec (&w)[4], const int8_t* x) const {
+    Unroll<2>([&](auto i) LAB_LAMBDA {
+      static constexpr PickIndex kScale = PickLane((2 * s + i) % 4);
+      sum = AddDot<false, 2>(sum, w + 2 * i, x + 16 * i, Pick(scales[(2 * s + i) / 4], kScale));
+    });
+    return sum;
+  }
+  HWY_INLINE I32Vec Fold(I32Vec sum, const int16_t* sums) const {
+    auto offset = hn::Zero(I32());
+    Unroll<4>([&](auto i) LAB_LAMBDA {
+      offset = AddPairs(offset, scales[i], Broadcast(I16(), sums + 4 * i));
+    });
+    sum = hn::Sub(sum, hn::ShiftLeft<5>(offset));
+    return FoldRows(sum, sum);
+  }
+};
+
+template <class Group, size_t v>
+using VecOf = std::conditional_t<std::is_same_v<Group, Rows8Q4_K>, VecQ4_K<v>, VecQ6_K<v>>;
+
+/// Columns whose activations are summed: those that share a minimum, or an offset times a scale.
+template <class Group>
+constexpr size_t kSumCols = std::is_same_v<Group, Rows8Q4_K> ? 32 : 16;
+
+/// Activations as groups of rows read them.
+template <size_t kPlanes_, size_t kSumCols_>
+struct Rows8Acts {
+  static constexpr size_t kPlanes = kPlanes_;
+  const int8_t* planes[2];
+  const float* scale;
+  size_t n;
+  int16_t* sums;  // [tokens, planes, n / kSumCols_], q summed up = 256 * plane 0 + plane 1
+
+  Rows8Acts(const QuantizedView& xq, size_t tokens, int16_t* scratch)
+      : planes{xq.hi, xq.lo}, scale(xq.scale), n(xq.n), sums(scratch) {
+    for (size_t t = 0; t < tokens; ++t) SplitSums(xq.sums + t * (n / 16), Sums(t, 0, 0));
+  }
+  int16_t* Sums(size_t t, size_t plane, size_t block) const {
+    return sums + ((t * kPlanes + plane) * n + block * 256) / kSumCols_;
+  }
+
+ private:
+  void SplitSums(const int32_t* of_16, int16_t* out) const {
+    const size_t count = n / kSumCols_;
+    for (size_t s = 0; s < count; ++s) {
+      const int32_t sum = kSumCols_ == 16 ? of_16[s] : of_16[2 * s] + of_16[2 * s + 1];
+      const int32_t high = kPlanes == 1 ? sum : (sum + 128) >> 8;
+      out[s] = static_cast<int16_t>(high);
+      if (kPlanes == 2) out[count + s] = static_cast<int16_t>(sum - 256 * high);
+    }
+  }
+};
+
+/// Adds super-block `block` times every token's activations.
+// Reads ahead in the matrix, whose groups follow each other.
+template <class Group>
+HWY_INLINE void PrefetchGroup(const Group* group) {
+  constexpr size_t kAhead = 4096;
+  const auto* bytes = reinterpret_cast<const uint8_t*>(group) + kAhead;
+  for (size_t i = 0; i < sizeof(Group); i += 64) hwy::Prefetch(bytes + i);
+}
+
+template <size_t v, class Group, size_t kTokens, class Acts>
+HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t block,
+                         FloatVec (&sums)[kTokens]) {
+  constexpr size_t kPlanes = Acts::kPlanes;
+  const VecOf<Group, v> weights(group);
+  I32Vec dots[kTokens][kPlanes];
+  const auto each = [&](auto&& f) LAB_LAMBDA {
+    Unroll<kTokens * kPlanes>([&](auto i)
+                                  LAB_LAMBDA { f(Index<i / kPlanes>(), Index<i % kPlanes>()); });
+  };
+  each([&](auto t, auto plane) LAB_LAMBDA { dots[t][plane] = hn::Zero(I32()); });
+  Unroll<8>([&](auto s) LAB_LAMBDA {
+    U8Vec w[4];
+    weights.template Weights<s>(w);
+    each([&](auto t, auto plane) LAB_LAMBDA {
+      const int8_t* q = x.planes[plane] + (t0 + t) * x.n + block * 256 + s * 32;
+      dots[t][plane] = weights.template Add<s>(dots[t][plane], w, q);
+    });
+  });
+  Unroll<kTokens>([&](auto t) LAB_LAMBDA {
+    const auto folded = [&](size_t plane) LAB_LAMBDA {
+      return hn::ConvertTo(Floats(), weights.Fold(dots[t][plane], x.Sums(t0 + t, plane, block)));
+    };
+    auto dot = folded(0);
+    if constexpr (kPlanes == 2) dot = hn::MulAdd(hn::Set(Floats(), 256.0f), dot, folded(1));
+    const auto scale = hn::Set(Floats(), x.scale[(t0 + t) * (x.n / 256) + block]);
+    sums[t] = hn::MulAdd(hn::Mul(weights.d, dot), scale, sums[t]);
+  });
+}
+
+/// sums[t][r] = row r of the group times token t0 + t.
+template <class Group, size_t kTokens, class Acts>
+HWY_INLINE void GroupTile(const Group* group, const Acts& x, size_t t0, float (&sums)[kTokens][8]) {
+  FloatVec partial[kVecs][kTokens];
+  Unroll<kVecs>([&](auto v) LAB_LAMBDA {
+    Unroll<kTokens>([&](auto t) LAB_LAMBDA { partial[v][t] = hn::Zero(Floats()); });
+  });
+  for (size_t b = 0; b < x.n / 256; ++b) {
+    if constexpr (kTokens == 1) PrefetchGroup(group + b);
+    Unroll<kVecs>([&](auto v) LAB_LAMBDA { AddGroup<v>(group[b], x, t0, b, partial[v]); });
+  }
+  Unroll<kVecs>([&](auto v) LAB_LAMBDA {
+    Unroll<kTokens>([&](auto t) LAB_LAMBDA {
+      HWY_ALIGN float lanes[kLanes];
+      hn::Store(partial[v][t], Floats(), lanes);
+      for (size_t r = 0; r < kVecRows; ++r)
+        sums[t][v * kVecRows + r] = lanes[2 * r] - lanes[2 * r + 1];
+    });
+  });
+}
+
+/// store(t, sums of the 8 rows) for tokens [t, end), in tiles of kTokens, then of half as many.
+template <size_t kTokens, class Group, class Acts, class Store>
+HWY_INLINE void TokenTiles(const Group* group, const Acts& x, size_t t, size_t end, Store&& store) {
+  for (; t + kTokens <= end; t += kTokens) {
+    float sums[kTokens][8];
+    GroupTile(group, x, t, sums);
+    for (size_t i = 0; i < kTokens; ++i) store(t + i, sums[i]);
+  }
+  if constexpr (kTokens > 1) TokenTiles<kTokens / 2>(group, x, t, end, store);
+}
+
+// As many tokens share the unpacking of weights as the registers hold sums of.
+template <size_t kPlanes>
+constexpr size_t kMaxTile = (kLanes == 16 ? 8 : 4) / kPlanes;
+// So many tokens and rows are gone through at a time that both stay in the caches.
+constexpr size_t kCacheTokens = 32;
+
+/// store(r0, t, sums of rows r0 .. r0 + 7) for all whole groups and tokens.
+template <class Group, class Acts, class Store>
+HWY_INLINE void GroupsTimesTokens(const WeightView& w, const Acts& x, size_t tokens,
+                                  Store&& store) {
+  for (size_t t = 0; t < tokens; t += kCacheTokens) {
+    const size_t end = std::min(t + kCacheTokens, tokens);
+    for (size_t r = 0; r + 8 <= w.rows; r += 8)
+      TokenTiles<kMaxTile<Acts::kPlanes>>(
+          reinterpret_cast<const Group*>(w.rows8 + r * w.row_bytes()), x, t, end,
+          [&](size_t token, const float(&sums)[8]) LAB_LAMBDA { store(r, token, sums); });
+  }
+}
+
+}  // namespace
+}  // namespace lab::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // HWY_TARGET != HWY_SCALAR
+#endif

@@ -28,7 +28,7 @@ void MatvecR8Q16(const MatvecArgs<float>& a, int16_t*) {
 #else
 template <class Group, size_t kPlanes>
 HWY_INLINE void Matvec(const MatvecArgs<float>& a, int16_t* scratch) {
-  const Rows8Acts<kPlanes, kSumCols<Group>> x(a.xq, a.tokens, scratch);
+  const Rows8Acts<kPlanes, kSumCols<Group> > x(a.xq, a.tokens, scratch);
   GroupsTimesTokens<Group>(a.w, x, a.tokens,
                            [&](size_t r, size_t t, const float(&sums)[8]) LAB_LAMBDA {
                              const size_t at = t * a.y_stride + r;

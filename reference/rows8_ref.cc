@@ -1,8 +1,7 @@
 // Unpacking of weights repacked by eight rows, one value at a time, from the description of that
 // form in kernels/rows8.h: with the row that unpacks plain blocks it is the check of the repacking.
-#include "kernels/rows8.h"
-
 #include "kernels/dequant.h"
+#include "kernels/rows8.h"
 #include "reference/dequant_ref.h"
 
 namespace lab {

@@ -92,8 +92,8 @@ TEST(Repack, GivesEveryMatrixItsFormOnAnyNumberOfThreads) {
   Repack(three, 3);
   size_t repacked = 0;
   for (size_t l = 0; l < one.layers.size(); ++l) {
-    for (WeightView Qwen2Layer::*m : {&Qwen2Layer::attn_q, &Qwen2Layer::attn_v,
-                                      &Qwen2Layer::ffn_up, &Qwen2Layer::ffn_down}) {
+    for (WeightView Qwen2Layer::*m :
+         {&Qwen2Layer::attn_q, &Qwen2Layer::attn_v, &Qwen2Layer::ffn_up, &Qwen2Layer::ffn_down}) {
       const WeightView &a = one.layers[l].*m, &b = three.layers[l].*m;
       ASSERT_EQ(a.rows8 != nullptr, HasRows8(a.type));
       if (!a.rows8) continue;

@@ -323,7 +323,7 @@ struct ReadsPastEnd {
     A changed = args;
     for (WeightView* w : WeightsOf(changed)) {
       w->data += InfoOf(w->type).bytes;
-      if (w->rows8) w->rows8 += 8 * InfoOf(w->type).bytes;
+      if (w->rows8) w->rows8 += InfoOf(w->type).bytes;  // no further: see Binding's padding
     }
     inner(changed);
     return true;

@@ -111,14 +111,20 @@ HWY_INLINE float FoldLanes(D, V v) {
 }
 #else
 template <class D, class V>
-HWY_INLINE float FoldLanes(D d, V v) {
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4> > FoldToFour(D d, V v) {
   if constexpr (hn::MaxLanes(d) > 4) {
     const hn::Half<D> half;
-    return FoldLanes(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+    return FoldToFour(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
   } else {
-    v = hn::Add(v, hn::Shuffle1032(v));
-    return hn::GetLane(hn::Add(v, hn::Shuffle2301(v)));
+    return v;
   }
+}
+
+template <class D, class V>
+HWY_INLINE float FoldLanes(D d, V v) {
+  auto four = FoldToFour(d, v);
+  four = hn::Add(four, hn::Shuffle1032(four));
+  return hn::GetLane(hn::Add(four, hn::Shuffle2301(four)));
 }
 #endif
 

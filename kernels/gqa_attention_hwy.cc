@@ -52,7 +52,6 @@ struct AttentionScratch {
 #define HWY_TARGET_INCLUDE "kernels/gqa_attention_hwy.cc"
 #include "hwy/foreach_target.h"  // compiles this file once per target
 // Per target, hence behind it.
-#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "kernels/simd-inl.h"
 
@@ -128,25 +127,22 @@ HWY_INLINE void Dots(const float* q, size_t dim, const Kv* k, size_t stride, flo
   Unroll<kHeads>([&](auto h) LAB_LAMBDA { StoreTotals(sums[h], p + h * kTilePositions); });
 }
 
-// `rows` rows of half floats of one KV head: too far apart for the hardware to foresee. Only a
-// decode reads them where they are; with floats (twice the bytes) prefetching gained nothing.
+// `rows` rows of `n` values, which are too far apart for the hardware to foresee.
 template <class Kv>
-HWY_INLINE void PrefetchRows(const Kv* from, size_t stride, size_t rows, size_t dim) {
-  if constexpr (!std::is_same_v<Kv, float>) {
-    for (size_t r = 0; r < rows; ++r)
-      for (size_t i = 0; i < dim; i += 64 / sizeof(Kv)) hwy::Prefetch(from + r * stride + i);
-  }
+HWY_INLINE void PrefetchRows(const Kv* from, size_t stride, size_t rows, size_t n) {
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t i = 0; i < n; i += 64 / sizeof(Kv)) PrefetchL2(from + r * stride + i);
 }
 
-// p[h, r] = q[h] . k[r] for the positions of a tile, of which `ahead` more follow in the next.
+// p[h, r] = q[h] . k[r] for the positions of a tile. `v_ahead`: its rows of V if they are worth
+// prefetching, else null.
 template <size_t kHeads, class Kv>
-void Scores(const float* q, size_t dim, const Kv* k, const Kv* v, size_t stride, size_t positions,
-            size_t ahead, float* p) {
+void Scores(const float* q, size_t dim, const Kv* k, const Kv* v_ahead, size_t stride,
+            size_t positions, float* p) {
   constexpr size_t kRows = kTileSums >= 4 * kHeads ? 4 : kTileSums >= 2 * kHeads ? 2 : 1;
   size_t r = 0;
   for (; r + kRows <= positions; r += kRows) {
-    if (r + kRows <= ahead) PrefetchRows(k + (positions + r) * stride, stride, kRows, dim);
-    PrefetchRows(v + r * stride, stride, kRows, dim);
+    if (v_ahead) PrefetchRows(v_ahead + r * stride, stride, kRows, dim);
     Dots<kRows, kHeads>(q, dim, k + r * stride, stride, p + r);
   }
   for (; r < positions; ++r) Dots<1, kHeads>(q, dim, k + r * stride, stride, p + r);
@@ -178,10 +174,10 @@ void Softmax(float* p, size_t n, float root, float& largest, float& sum, float& 
 }
 
 // y[h] = scale[h] y[h] + sum_j p[h, j] v[j] for kVecs vectors of columns: every column is one chain
-// of additions in the order of positions.
+// of additions in the order of positions. `ahead` rows of K follow at `next` and are prefetched.
 template <size_t kVecs, size_t kHeads, class Kv>
-HWY_INLINE void AddWeighted(const float* p, size_t n, const Kv* v, size_t stride,
-                            const float* scale, float* y, size_t dim) {
+HWY_INLINE void AddWeighted(const float* p, size_t n, const Kv* v, const Kv* next, size_t ahead,
+                            size_t stride, const float* scale, float* y, size_t dim) {
   const Floats d;
   FloatVec sums[kHeads][kVecs];
   Unroll<kHeads>([&](auto h) LAB_LAMBDA {
@@ -192,6 +188,7 @@ HWY_INLINE void AddWeighted(const float* p, size_t n, const Kv* v, size_t stride
   for (size_t j = 0; j < n; ++j) {
     FloatVec row[kVecs];
     Unroll<kVecs>([&](auto i) LAB_LAMBDA { row[i] = Values(v + j * stride + i * kLanes); });
+    if (j < ahead) PrefetchRows(next + j * stride, stride, 1, kVecs * kLanes);
     Unroll<kHeads>([&](auto h) LAB_LAMBDA {
       const FloatVec weight = hn::Set(d, p[h * kTilePositions + j]);
       Unroll<kVecs>([&](auto i)
@@ -204,14 +201,15 @@ HWY_INLINE void AddWeighted(const float* p, size_t n, const Kv* v, size_t stride
 }
 
 template <size_t kHeads, class Kv>
-void AddWeightedRows(const float* p, size_t n, const Kv* v, size_t stride, const float* scale,
-                     float* y, size_t dim) {
+void AddWeightedRows(const float* p, size_t n, const Kv* v, const Kv* next, size_t ahead,
+                     size_t stride, const float* scale, float* y, size_t dim) {
   constexpr size_t kFit = kTileSums / kHeads;
   constexpr size_t kVecs = kFit >= 8 ? 8 : kFit >= 4 ? 4 : kFit >= 2 ? 2 : 1;
   size_t c = 0;
   for (; c + kVecs * kLanes <= dim; c += kVecs * kLanes)
-    AddWeighted<kVecs, kHeads>(p, n, v + c, stride, scale, y + c, dim);
-  for (; c < dim; c += kLanes) AddWeighted<1, kHeads>(p, n, v + c, stride, scale, y + c, dim);
+    AddWeighted<kVecs, kHeads>(p, n, v + c, next + c, ahead, stride, scale, y + c, dim);
+  for (; c < dim; c += kLanes)
+    AddWeighted<1, kHeads>(p, n, v + c, next + c, ahead, stride, scale, y + c, dim);
 }
 
 // `rows` rows of K or V at one KV head as floats, zeros behind head_dim.
@@ -253,9 +251,9 @@ struct Block {
         const size_t rows = std::min(kTilePositions, Positions(tokens - 1) - j);
         Convert(k_tile, a.kv_stride, rows, a.head_dim, s.dim, s.k);
         Convert(v_tile, a.kv_stride, rows, a.head_dim, s.dim, s.v);
-        Tile(j, s.k, s.v, s.dim);
+        Tile<false>(j, s.k, s.v, s.dim);
       } else {
-        Tile(j, k_tile, v_tile, a.kv_stride);
+        Tile<true>(j, k_tile, v_tile, a.kv_stride);
       }
     }
     End();
@@ -272,20 +270,23 @@ struct Block {
     std::fill_n(s.sum, queries, 0.0f);
   }
 
-  template <class TileKv>
+  template <bool kFromMemory, class TileKv>
   void Tile(size_t j, const TileKv* k_tile, const TileKv* v_tile, size_t stride) const {
     const float root = std::sqrt(static_cast<float>(a.head_dim));
     for (size_t t = 0; t < tokens; ++t) {
       if (Positions(t) <= j) continue;
       const size_t left = Positions(t) - j, n = std::min(kTilePositions, left), query = t * heads;
+      const bool prefetch = kFromMemory && t == 0;  // the other tokens find it in the cache
       float* p = s.p + query * kTilePositions;
       WithHeads(heads, [&](auto count) LAB_LAMBDA {
-        Scores<count>(s.q + query * s.dim, s.dim, k_tile, v_tile, stride, n, left - n, p);
+        Scores<count>(s.q + query * s.dim, s.dim, k_tile, prefetch ? v_tile : nullptr, stride, n,
+                      p);
       });
       for (size_t i = query; i < query + heads; ++i)
         Softmax(s.p + i * kTilePositions, n, root, s.largest[i], s.sum[i], s.scale[i]);
       WithHeads(heads, [&](auto count) LAB_LAMBDA {
-        AddWeightedRows<count>(p, n, v_tile, stride, s.scale + query, s.y + query * s.dim, s.dim);
+        AddWeightedRows<count>(p, n, v_tile, k_tile + n * stride, prefetch ? left - n : 0, stride,
+                               s.scale + query, s.y + query * s.dim, s.dim);
       });
     }
   }

@@ -231,7 +231,6 @@ struct Rows8Acts {
   }
 };
 
-/// Adds super-block `block` times every token's activations.
 // Reads ahead in the matrix, whose groups follow each other.
 template <class Group>
 HWY_INLINE void PrefetchGroup(const Group* group) {
@@ -240,6 +239,7 @@ HWY_INLINE void PrefetchGroup(const Group* group) {
   for (size_t i = 0; i < sizeof(Group); i += 64) hwy::Prefetch(bytes + i);
 }
 
+/// Adds super-block `block` times every token's activations.
 template <size_t v, class Group, size_t kTokens, class Acts>
 HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t block,
                          FloatVec (&sums)[kTokens]) {

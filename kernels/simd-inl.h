@@ -62,6 +62,12 @@ HWY_INLINE void ForEach(size_t n, Step&& step) {
   for (; i < n; ++i) step(hn::CappedTag<float, 1>(), i);
 }
 
+/// Asks for a line that will be read soon, but not next. Into L2: on Zen 4 the first level waits
+/// for few lines at once, and attention ran at half the speed with prefetches into it.
+HWY_INLINE void PrefetchL2(const void* from) {
+  __builtin_prefetch(from, /*rw=*/0, /*locality=*/2);
+}
+
 /// Half floats as floats. Highway's own conversion where the CPU has one; its emulation (1.0.3)
 /// turns infinity into 65536.
 template <class D>

@@ -107,10 +107,10 @@ Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, siz
   const size_t cached = capacity * config_.kv_dim();
   if (kv_ == KvType::f16) {
     for (auto* cache : {&k_half_, &v_half_})
-      cache->assign(config_.layers, std::vector<uint16_t>(cached));
+      cache->assign(config_.layers, AlignedVector<uint16_t>(cached));
   } else {
     for (auto* cache : {&k_cache_, &v_cache_})
-      cache->assign(config_.layers, std::vector<T>(cached));
+      cache->assign(config_.layers, AlignedVector<T>(cached));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lab/aligned.h"
 #include "lab/taps.h"
 #include "lab/use.h"
 #include "model/qwen2.h"
@@ -137,15 +138,16 @@ class Forward {
   KvType kv_;
   size_t position_ = 0, batch_tokens_ = 0;
   std::vector<StepTime>* times_ = nullptr;
-  int layer_ = kNoLayer;                           // that the steps being run belong to
-  std::vector<T> cos_, sin_;                       // [batch, head_dim / 2]
-  std::vector<T> residual_, norm_, projected_;     // [batch, hidden]
-  std::vector<T> qkv_, qkv_before_bias_;           // [batch, qkv_dim]
-  std::vector<T> attn_ctx_;                        // [batch, q_dim]
-  std::vector<T> swiglu_;                          // [batch, ffn]
-  std::vector<T> gate_, up_, silu_;                // likewise, once somebody wants to see them
-  std::vector<std::vector<T>> k_cache_, v_cache_;  // [layer][capacity, kv_dim]; empty under f16
-  std::vector<std::vector<uint16_t>> k_half_, v_half_;  // the same as half floats; empty under f32
+  int layer_ = kNoLayer;                             // that the steps being run belong to
+  std::vector<T> cos_, sin_;                         // [batch, head_dim / 2]
+  std::vector<T> residual_, norm_, projected_;       // [batch, hidden]
+  std::vector<T> qkv_, qkv_before_bias_;             // [batch, qkv_dim]
+  std::vector<T> attn_ctx_;                          // [batch, q_dim]
+  std::vector<T> swiglu_;                            // [batch, ffn]
+  std::vector<T> gate_, up_, silu_;                  // likewise, once somebody wants to see them
+  std::vector<AlignedVector<T>> k_cache_, v_cache_;  // [layer][capacity, kv_dim]; empty under f16
+  std::vector<AlignedVector<uint16_t>> k_half_,
+      v_half_;  // the same as half floats; empty under f32
   QuantizedBuffer by_256_, by_32_;
   std::vector<T> logits_;  // [lm_head batch, vocab]
   std::span<const T> last_logits_;

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "bench/traffic.h"
+#include "lab/traffic.h"
 
 namespace lab {
 namespace {

@@ -215,6 +215,7 @@ class Run {
     Step(prompt_, true);
     Generate();
     progress_.reset();
+    if (f_.timing) times_.roofline = MeasureRoofline(f_.threads);
     Finish();
     return ExitCodeOf();
   }

@@ -14,7 +14,7 @@ namespace {
 struct StepSum {
   std::string_view step;
   size_t calls = 0, bytes = 0;
-  double seconds = 0;
+  double ops = 0, seconds = 0, roof_seconds = 0;
 };
 
 struct Phase {
@@ -24,7 +24,8 @@ struct Phase {
   double explained = 0;        // seconds
 };
 
-Phase Summarise(const char* name, const PhaseTime& time, std::span<const StepTime> steps) {
+Phase Summarise(const char* name, const PhaseTime& time, const Roofline& roofline,
+                std::span<const StepTime> steps) {
   std::map<std::string_view, StepSum> sums;
   Phase phase = {name, time, {}, 0};
   for (const StepTime& s : steps) {
@@ -32,6 +33,8 @@ Phase Summarise(const char* name, const PhaseTime& time, std::span<const StepTim
     sum.step = s.step;
     ++sum.calls;
     sum.bytes += s.bytes;
+    sum.ops += s.ops;
+    sum.roof_seconds += roofline.Seconds(static_cast<double>(s.bytes), s.ops, s.contract);
     sum.seconds += s.seconds;
     phase.explained += s.seconds;
   }
@@ -47,9 +50,10 @@ std::vector<Phase> PhasesOf(const RunTimes& times) {
     return s.first_token >= times.prefill.tokens;
   });
   const auto split = static_cast<size_t>(decode - all.begin());
-  std::vector<Phase> phases = {Summarise("prefill", times.prefill, all.first(split))};
+  std::vector<Phase> phases = {
+      Summarise("prefill", times.prefill, times.roofline, all.first(split))};
   if (times.decode.tokens > 0)
-    phases.push_back(Summarise("decode", times.decode, all.subspan(split)));
+    phases.push_back(Summarise("decode", times.decode, times.roofline, all.subspan(split)));
   return phases;
 }
 
@@ -64,13 +68,15 @@ std::string TimesToText(const RunTimes& times) {
   std::string text;
   for (const Phase& phase : PhasesOf(times)) {
     const double wall = phase.time.seconds;
-    Table table({"step", "calls", "ms", "%", "MB", "GB/s"});
+    Table table({"step", "calls", "ms", "%", "MB", "GB/s", "GFLOP/s", "%roof"});
     for (const StepSum& s : phase.steps) {
       const auto bytes = static_cast<double>(s.bytes);
       table.Add(
           {std::string(s.step), fmt::format("{}", s.calls), fmt::format("{:.3f}", s.seconds * 1e3),
            fmt::format("{:.1f}", 100 * Rate(s.seconds, wall)), fmt::format("{:.2f}", bytes * 1e-6),
-           fmt::format("{:.2f}", Rate(bytes, s.seconds) * 1e-9)});
+           fmt::format("{:.2f}", Rate(bytes, s.seconds) * 1e-9),
+           fmt::format("{:.1f}", Rate(s.ops, s.seconds) * 1e-9),
+           fmt::format("{:.1f}", 100 * Rate(s.roof_seconds, s.seconds))});
     }
     text +=
         fmt::format("\n{}: {} token{} in {:.2f} ms, {:.2f} tok/s; the steps explain {:.1f} %\n{}",
@@ -91,7 +97,9 @@ std::string TimesToJsonl(const RunTimes& times) {
            {"step", s.step},
            {"calls", s.calls},
            {"seconds", s.seconds},
-           {"bytes", s.bytes}});
+           {"bytes", s.bytes},
+           {"ops", s.ops},
+           {"roof_seconds", s.roof_seconds}});
     add({{"kind", "phase"},
          {"phase", phase.name},
          {"tokens", phase.time.tokens},
@@ -114,7 +122,8 @@ std::string TimesToChromeTrace(const RunTimes& times) {
                        {{"layer", s.layer},
                         {"first_token", s.first_token},
                         {"tokens", s.tokens},
-                        {"bytes", s.bytes}}}});
+                        {"bytes", s.bytes},
+                        {"ops", s.ops}}}});
   return nlohmann::ordered_json{{"traceEvents", events}, {"displayTimeUnit", "ms"}}.dump() + '\n';
 }
 

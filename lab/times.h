@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/roofline.h"
 #include "model/forward.h"
 
 namespace lab {
@@ -16,14 +17,17 @@ struct PhaseTime {
 struct RunTimes {
   PhaseTime prefill, decode;
   std::vector<StepTime> steps;  ///< in the order of the run; those of the prefill come first
+  Roofline roofline;            ///< of this machine on the threads of the run
 };
 
 /// For each phase a table of its steps, all layers summed, the longest first: milliseconds, share
-/// of the phase, bytes moved, GB/s; and how much of the phase the steps explain.
+/// of the phase, bytes moved, GB/s, GFLOP/s (GOP/s of integers), percent of what the roofline
+/// allows for those bytes and operations; and how much of the phase the steps explain.
 std::string TimesToText(const RunTimes& times);
 
-/// The same figures: {"kind":"time","phase",..,"step",..,"calls",..,"seconds",..,"bytes",..}, and
-/// a line of kind "phase" for each phase.
+/// The same figures: {"kind":"time","phase",..,"step",..,"calls",..,"seconds",..,"bytes",..,
+/// "ops",..,"roof_seconds",..}, and a line of kind "phase" for each phase. roof_seconds: the least
+/// time the roofline allows.
 std::string TimesToJsonl(const RunTimes& times);
 
 /// Every step as a complete event of the Trace Event Format (Chrome, ui.perfetto.dev); microseconds

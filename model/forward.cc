@@ -128,7 +128,7 @@ void Forward<T>::RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>
   const size_t tokens = batch_tokens_ = ids.size(), hidden = config_.hidden;
   Step(Op::embed, EmbedArgs<T>{model_.token_embd, ids.data(), residual_.data(), tokens});
   Show<T>(sink, {Tap::embedding, kNoLayer, position_, tokens, hidden, hidden, residual_.data()});
-  Timed("rope_angles", 0, [&] { FillAngles(tokens); });
+  Timed("rope_angles", 0, 0, Contract::f32, [&] { FillAngles(tokens); });
   for (size_t layer = 0; layer < config_.layers; ++layer) {
     layer_ = static_cast<int>(layer);
     Attention(model_.layers[layer], tokens, sink);
@@ -186,8 +186,8 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
   show(Tap::q_rope, q, q_dim, stride);
   show(Tap::k_rope, k, kv_dim, stride);
   const size_t kv_values = 2 * tokens * kv_dim;
-  Timed("kv_store", kv_values * (sizeof(T) + (kv_ == KvType::f16 ? 2 : sizeof(T))),
-        [&] { StoreKv(tokens); });
+  Timed("kv_store", kv_values * (sizeof(T) + (kv_ == KvType::f16 ? 2 : sizeof(T))), 0,
+        Contract::f32, [&] { StoreKv(tokens); });
 
   const auto layer = static_cast<size_t>(layer_);
   GqaAttentionArgs<T> attention = {};

@@ -9,6 +9,7 @@
 
 #include "lab/aligned.h"
 #include "lab/taps.h"
+#include "lab/traffic.h"
 #include "lab/use.h"
 #include "model/qwen2.h"
 
@@ -71,6 +72,8 @@ struct StepTime {
   size_t first_token, tokens;
   double begin, seconds;  ///< begin: on std::chrono::steady_clock
   size_t bytes;           ///< Bytes() of the op's arguments
+  double ops;             ///< OpsOf them
+  Contract contract;      ///< of the row that ran: which peak rate `ops` is to be compared with
 };
 
 /// T is the element type of activations and KV cache: double for the oracle, float otherwise.
@@ -117,18 +120,19 @@ class Forward {
   void Norm(const T* x, const std::vector<float>& weight, T* y, size_t tokens);
   template <class Args>
   void Step(Op op, const Args& args, std::string_view name = {}) {
-    Timed(name.empty() ? NameOf(op) : name, args.Bytes(),
-          [&] { RunUse(rows_.For(op, layer_), args, threads_); });
+    const RowUse use = rows_.For(op, layer_);
+    Timed(name.empty() ? NameOf(op) : name, args.Bytes(), OpsOf(args), use.row->contract,
+          [&] { RunUse(use, args, threads_); });
   }
   template <class F>
-  void Timed(std::string_view step, size_t bytes, F&& run) {
+  void Timed(std::string_view step, size_t bytes, double ops, Contract contract, F&& run) {
     if (!times_) return run();
     const auto begin = std::chrono::steady_clock::now();
     run();
     const std::chrono::duration<double> since_epoch = begin.time_since_epoch(),
                                         taken = std::chrono::steady_clock::now() - begin;
-    times_->push_back(
-        {step, layer_, position_, batch_tokens_, since_epoch.count(), taken.count(), bytes});
+    times_->push_back({step, layer_, position_, batch_tokens_, since_epoch.count(), taken.count(),
+                       bytes, ops, contract});
   }
 
   const Qwen2& model_;

@@ -16,7 +16,7 @@ TEST(CliTime, TextHasATableForEachPhase) {
   const Result r = RunLab(kTimed + Strings{"--time"});
   EXPECT_EQ(r.code, 0) << r.err;
   ExpectHas(r.out, {"prefill: 3 tokens in", "decode: 3 tokens in", "the steps explain", "GB/s",
-                    "gate_up_swiglu", "q_proj", "lm_head"});
+                    "%roof", "gate_up_swiglu", "q_proj", "lm_head"});
   EXPECT_EQ(RunLab(kTimed).out.find("the steps explain"), std::string::npos);
 }
 
@@ -37,6 +37,21 @@ TEST(CliTime, EveryStepOfEveryLayerIsCounted) {
   };
   EXPECT_GT(bytes("decode"), 2.9 * bytes("prefill") / 2);  // the weights once a pass
   EXPECT_LT(bytes("decode"), 3.1 * bytes("prefill"));
+}
+
+// Two operations a weight, and as many times in decoding as tokens were decoded; the roof is at
+// least the time that the operations take at the peak rate, so it is above 0.
+TEST(CliTime, EveryMatrixIsComparedWithTheRoofline) {
+  std::map<std::pair<std::string, std::string>, Json> times;
+  for (const Json& t : TimedRecords({"--time"}, "time")) times[{t["phase"], t["step"]}] = t;
+  const Json& down = times.at({"decode", "down_proj"});
+  EXPECT_EQ(down["ops"], times.at({"prefill", "down_proj"})["ops"]);  // 3 tokens each
+  EXPECT_EQ(down["ops"].get<double>(),
+            2 * times.at({"decode", "gate_up_swiglu"})["ops"].get<double>() / 4);
+  for (const auto& [at, t] : times) {
+    EXPECT_GE(t["roof_seconds"], 0.0) << at.second;
+    EXPECT_EQ(t["roof_seconds"] > 0, t["bytes"] > 0) << at.second;
+  }
 }
 
 // No claim about speed: what the steps took cannot be more than the pass around them.

@@ -29,14 +29,16 @@ void MatvecR8Q16(const MatvecArgs<float>& a, int16_t*) {
 template <class Group, size_t kPlanes>
 HWY_INLINE void Matvec(const MatvecArgs<float>& a, int16_t* scratch) {
   const Rows8Acts<kPlanes, kSumCols<Group> > x(a.xq, a.tokens, scratch);
-  GroupsTimesTokens<Group>(a.w, x, a.tokens,
-                           [&](size_t r, size_t t, const float(&sums)[8]) LAB_LAMBDA {
-                             const size_t at = t * a.y_stride + r;
-                             for (size_t i = 0; i < 8; ++i) {
-                               if (a.y_before_bias) a.y_before_bias[at + i] = sums[i];
-                               a.y[at + i] = a.bias ? sums[i] + a.bias[r + i] : sums[i];
-                             }
-                           });
+  GroupsTimesTokens<Group>(
+      a.w, x, a.tokens, [&](size_t r, size_t t, const float(&sums)[8]) LAB_LAMBDA {
+        const hn::CappedTag<float, 8> d;
+        for (size_t i = 0; i < 8; i += hn::Lanes(d)) {
+          const size_t at = t * a.y_stride + r + i;
+          const auto sum = hn::LoadU(d, sums + i);
+          if (a.y_before_bias) hn::StoreU(sum, d, a.y_before_bias + at);
+          hn::StoreU(a.bias ? hn::Add(sum, hn::LoadU(d, a.bias + r + i)) : sum, d, a.y + at);
+        }
+      });
 }
 
 template <size_t kPlanes>

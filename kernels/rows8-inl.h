@@ -17,7 +17,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "hwy/cache_control.h"
 #include "kernels/int8_dot-inl.h"
 #include "kernels/quantize.h"
 #include "kernels/rows8.h"
@@ -106,17 +105,17 @@ HWY_INLINE I32Vec AddDot(I32Vec sum, const U8Vec* w, const int8_t* x, I16Vec sca
 // Vector v of a super-block: Weights(s, w) are the words of sub-block s, 32 columns; Add(s, w, x,
 // sum) multiplies them; Fold(sum, sums) ends the super-block, with the sums of its activations.
 
-template <size_t v>
 struct VecQ4_K {
   // Four products of 15 * 128 in four steps: a lane of quads fits 16 bits, and its upper half,
   // the sign, meets a zero.
   static constexpr bool kQuads = LAB_VNNI;
   const Rows8Q4_K& g;
+  size_t v;
   U8Vec scales;
   I16Vec mins[2];
   hn::Vec<Floats> d;  // d in even lanes, dmin in odd ones
 
-  HWY_INLINE explicit VecQ4_K(const Rows8Q4_K& group) : g(group) {
+  HWY_INLINE VecQ4_K(const Rows8Q4_K& group, size_t vec) : g(group), v(vec) {
     const auto packed = hn::LoadU(U8(), g.scales + v * kBytes);
     scales = hn::And(packed, hn::Set(U8(), 0x3f));
     const hn::Rebind<uint32_t, U64> d32;
@@ -151,13 +150,13 @@ struct VecQ4_K {
   }
 };
 
-template <size_t v>
 struct VecQ6_K {
   const Rows8Q6_K& g;
+  size_t v;
   I16Vec scales[4];
   hn::Vec<Floats> d;  // zero in odd lanes
 
-  HWY_INLINE explicit VecQ6_K(const Rows8Q6_K& group) : g(group) {
+  HWY_INLINE VecQ6_K(const Rows8Q6_K& group, size_t vec) : g(group), v(vec) {
     Unroll<2>([&](auto i) LAB_LAMBDA {
       const auto both = hn::BitCast(I16(), hn::LoadU(I8(), g.scales[i] + v * kBytes));
       scales[2 * i] = hn::ShiftRight<8>(hn::ShiftLeft<8>(both));
@@ -195,8 +194,8 @@ struct VecQ6_K {
   }
 };
 
-template <class Group, size_t v>
-using VecOf = std::conditional_t<std::is_same_v<Group, Rows8Q4_K>, VecQ4_K<v>, VecQ6_K<v>>;
+template <class Group>
+using VecOf = std::conditional_t<std::is_same_v<Group, Rows8Q4_K>, VecQ4_K, VecQ6_K>;
 
 /// Columns whose activations are summed: those that share a minimum, or an offset times a scale.
 template <class Group>
@@ -231,82 +230,112 @@ struct Rows8Acts {
   }
 };
 
-// Reads ahead in the matrix, whose groups follow each other.
+/// Asks for bytes [first, end) of what one super-block takes.
 template <class Group>
-HWY_INLINE void PrefetchGroup(const Group* group) {
-  constexpr size_t kAhead = 4096;
-  const auto* bytes = reinterpret_cast<const uint8_t*>(group) + kAhead;
-  for (size_t i = 0; i < sizeof(Group); i += 64) hwy::Prefetch(bytes + i);
+HWY_INLINE void PrefetchShare(const Group* group, size_t first, size_t end) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(group);
+  for (size_t i = first; i < end; i += 64) PrefetchL2(bytes + i);
 }
 
-/// Adds super-block `block` times every token's activations.
-template <size_t v, class Group, size_t kTokens, class Acts>
+/// Adds super-block `block` times every token's activations, for vectors kFirst .. of the group.
+template <size_t kFirst, size_t kCount, class Group, size_t kTokens, class Acts>
 HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t block,
-                         FloatVec (&sums)[kTokens]) {
+                         FloatVec (&sums)[kVecs][kTokens]) {
   constexpr size_t kPlanes = Acts::kPlanes;
-  const VecOf<Group, v> weights(group);
-  I32Vec dots[kTokens][kPlanes];
   const auto each = [&](auto&& f) LAB_LAMBDA {
     Unroll<kTokens * kPlanes>([&](auto i)
                                   LAB_LAMBDA { f(Index<i / kPlanes>(), Index<i % kPlanes>()); });
   };
-  each([&](auto t, auto plane) LAB_LAMBDA { dots[t][plane] = hn::Zero(I32()); });
+  I32Vec dots[kCount][kTokens][kPlanes];
+  Unroll<kCount>([&](auto v) LAB_LAMBDA {
+    each([&](auto t, auto plane) LAB_LAMBDA { dots[v][t][plane] = hn::Zero(I32()); });
+  });
   Unroll<8>([&](auto s) LAB_LAMBDA {
-    U8Vec w[4];
-    weights.template Weights<s>(w);
-    each([&](auto t, auto plane) LAB_LAMBDA {
-      const int8_t* q = x.planes[plane] + (t0 + t) * x.n + block * 256 + s * 32;
-      dots[t][plane] = weights.template Add<s>(dots[t][plane], w, q);
+    Unroll<kCount>([&](auto v) LAB_LAMBDA {
+      const VecOf<Group> weights(group, kFirst + v);
+      U8Vec w[4];
+      weights.template Weights<s>(w);
+      each([&](auto t, auto plane) LAB_LAMBDA {
+        const int8_t* q = x.planes[plane] + (t0 + t) * x.n + block * 256 + s * 32;
+        dots[v][t][plane] = weights.template Add<s>(dots[v][t][plane], w, q);
+      });
     });
   });
-  Unroll<kTokens>([&](auto t) LAB_LAMBDA {
-    const auto folded = [&](size_t plane) LAB_LAMBDA {
-      return hn::ConvertTo(Floats(), weights.Fold(dots[t][plane], x.Sums(t0 + t, plane, block)));
-    };
-    auto dot = folded(0);
-    if constexpr (kPlanes == 2) dot = hn::MulAdd(hn::Set(Floats(), 256.0f), dot, folded(1));
-    const auto scale = hn::Set(Floats(), x.scale[(t0 + t) * (x.n / 256) + block]);
-    sums[t] = hn::MulAdd(hn::Mul(weights.d, dot), scale, sums[t]);
+  Unroll<kCount>([&](auto v) LAB_LAMBDA {
+    const VecOf<Group> weights(group, kFirst + v);
+    Unroll<kTokens>([&](auto t) LAB_LAMBDA {
+      const auto folded = [&](size_t plane) LAB_LAMBDA {
+        return hn::ConvertTo(Floats(),
+                             weights.Fold(dots[v][t][plane], x.Sums(t0 + t, plane, block)));
+      };
+      auto dot = folded(0);
+      if constexpr (kPlanes == 2) dot = hn::MulAdd(hn::Set(Floats(), 256.0f), dot, folded(1));
+      const auto scale = hn::Set(Floats(), x.scale[(t0 + t) * (x.n / 256) + block]);
+      FloatVec& sum = sums[kFirst + v][t];
+      sum = hn::MulAdd(hn::Mul(weights.d, dot), scale, sum);
+    });
   });
 }
 
-/// sums[t][r] = row r of the group times token t0 + t.
-template <class Group, size_t kTokens, class Acts>
-HWY_INLINE void GroupTile(const Group* group, const Acts& x, size_t t0, float (&sums)[kTokens][8]) {
+/// sums[t][r] = row r of the group times token t0 + t. prefetch(b) is called before super-block b.
+template <class Group, size_t kTokens, class Acts, class Prefetch>
+HWY_INLINE void GroupTile(const Group* group, const Acts& x, size_t t0, Prefetch&& prefetch,
+                          float (&sums)[kTokens][8]) {
+  // Vectors of one token side by side share the loads of its activations; the sums of more tokens
+  // would not fit the registers.
+  constexpr size_t kTogether = kTokens == 1 ? std::min<size_t>(kVecs, 2) : 1;
   FloatVec partial[kVecs][kTokens];
   Unroll<kVecs>([&](auto v) LAB_LAMBDA {
     Unroll<kTokens>([&](auto t) LAB_LAMBDA { partial[v][t] = hn::Zero(Floats()); });
   });
   for (size_t b = 0; b < x.n / 256; ++b) {
-    if constexpr (kTokens == 1) PrefetchGroup(group + b);
-    Unroll<kVecs>([&](auto v) LAB_LAMBDA { AddGroup<v>(group[b], x, t0, b, partial[v]); });
+    prefetch(b);
+    Unroll<kVecs / kTogether>([&](auto i) LAB_LAMBDA {
+      AddGroup<kTogether * i, kTogether>(group[b], x, t0, b, partial);
+    });
   }
   Unroll<kVecs>([&](auto v) LAB_LAMBDA {
     Unroll<kTokens>([&](auto t) LAB_LAMBDA {
-      HWY_ALIGN float lanes[kLanes];
-      hn::Store(partial[v][t], Floats(), lanes);
-      for (size_t r = 0; r < kVecRows; ++r)
-        sums[t][v * kVecRows + r] = lanes[2 * r] - lanes[2 * r + 1];
+      const FloatVec total = hn::Sub(hn::ConcatEven(Floats(), partial[v][t], partial[v][t]),
+                                     hn::ConcatOdd(Floats(), partial[v][t], partial[v][t]));
+      hn::StoreU(hn::LowerHalf(total), hn::Half<Floats>(), sums[t] + v * kVecRows);
     });
   });
 }
 
 /// store(t, sums of the 8 rows) for tokens [t, end), in tiles of kTokens, then of half as many.
+/// They use the group again and again: each tile fetches its share of the next one.
 template <size_t kTokens, class Group, class Acts, class Store>
-HWY_INLINE void TokenTiles(const Group* group, const Acts& x, size_t t, size_t end, Store&& store) {
+HWY_INLINE void TokenTiles(const Group* group, const Acts& x, size_t begin, size_t t, size_t end,
+                           Store&& store) {
+  const Group* next = group + x.n / 256;
+  const auto share = [&](size_t token)
+                         LAB_LAMBDA { return sizeof(Group) * (token - begin) / (end - begin); };
   for (; t + kTokens <= end; t += kTokens) {
+    const auto prefetch = [&](size_t b)
+                              LAB_LAMBDA { PrefetchShare(next + b, share(t), share(t + kTokens)); };
     float sums[kTokens][8];
-    GroupTile(group, x, t, sums);
+    GroupTile(group, x, t, prefetch, sums);
     for (size_t i = 0; i < kTokens; ++i) store(t + i, sums[i]);
   }
-  if constexpr (kTokens > 1) TokenTiles<kTokens / 2>(group, x, t, end, store);
+  if constexpr (kTokens > 1) TokenTiles<kTokens / 2>(group, x, begin, t, end, store);
+}
+
+/// A matrix meets one token as one long stream: what the processor prefetches by itself is better
+/// than any prefetch written here (notes/results.md, "Reading ahead").
+template <class Group, class Acts, class Store>
+HWY_INLINE void OneToken(const Group* group, const Acts& x, Store&& store) {
+  const auto no_prefetch = [](size_t) LAB_LAMBDA {};
+  float sums[1][8];
+  GroupTile(group, x, 0, no_prefetch, sums);
+  store(0, sums[0]);
 }
 
 // As many tokens share the unpacking of weights as the registers hold sums of.
 template <size_t kPlanes>
 constexpr size_t kMaxTile = (kLanes == 16 ? 8 : 4) / kPlanes;
 // So many tokens and rows are gone through at a time that both stay in the caches.
-constexpr size_t kCacheTokens = 32;
+constexpr size_t kCacheTokens = 64;
 
 /// store(r0, t, sums of rows r0 .. r0 + 7) for all whole groups and tokens.
 template <class Group, class Acts, class Store>
@@ -314,10 +343,15 @@ HWY_INLINE void GroupsTimesTokens(const WeightView& w, const Acts& x, size_t tok
                                   Store&& store) {
   for (size_t t = 0; t < tokens; t += kCacheTokens) {
     const size_t end = std::min(t + kCacheTokens, tokens);
-    for (size_t r = 0; r + 8 <= w.rows; r += 8)
-      TokenTiles<kMaxTile<Acts::kPlanes>>(
-          reinterpret_cast<const Group*>(w.rows8 + r * w.row_bytes()), x, t, end,
-          [&](size_t token, const float(&sums)[8]) LAB_LAMBDA { store(r, token, sums); });
+    for (size_t r = 0; r + 8 <= w.rows; r += 8) {
+      const auto* group = reinterpret_cast<const Group*>(w.rows8 + r * w.row_bytes());
+      const auto put = [&](size_t token, const float(&sums)[8])
+                           LAB_LAMBDA { store(r, token, sums); };
+      if (tokens > 1)
+        TokenTiles<kMaxTile<Acts::kPlanes>>(group, x, t, t, end, put);
+      else
+        OneToken(group, x, put);
+    }
   }
 }
 

@@ -4,76 +4,75 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 
 #include "model/forward.h"
 
 namespace lab {
 namespace {
 
-// The taps of one layer and those outside the layers, as floats [token, channel].
-class InputRecorder : public TapSink<double> {
+class StepMaker {
  public:
-  explicit InputRecorder(int layer) : layer_(layer) {}
-  bool Wants(Tap tap, int layer) const override {
-    const bool before = layer == layer_ - 1 && tap == Tap::layer_out;
-    const bool last = tap == Tap::layer_out || tap == Tap::embedding || tap == Tap::final_norm;
-    return before || layer == layer_ || (layer == kNoLayer && last);
-  }
-  void OnTap(const TapView<double>& v) override {
-    auto& values = taps_[{v.tap, v.layer}];
-    for (size_t t = 0; t < v.tokens; ++t)
-      for (size_t i = 0; i < v.n; ++i)
-        values.push_back(static_cast<float>(v.values[t * v.stride + i]));
-  }
-  const std::vector<float>& Of(Tap tap) const {
-    return taps_.at({tap, InfoOf(tap).per_layer ? layer_ : kNoLayer});
-  }
-  /// The residual stream as it enters the layer.
-  const std::vector<float>& Input() const {
-    return layer_ == 0 ? Of(Tap::embedding) : taps_.at({Tap::layer_out, layer_ - 1});
-  }
-
- private:
-  int layer_;
-  std::map<std::pair<Tap, int>, std::vector<float>> taps_;
-};
-
-class Capture {
- public:
-  Capture(const Qwen2& model, size_t layer, const std::vector<int32_t>& ids, size_t rows,
-          int threads)
+  StepMaker(const Qwen2& model, int layer, const CapturedTaps& taps,
+            const std::vector<int32_t>& ids, size_t rows)
       : model_(model),
-        layer_(model.layers[layer]),
-        prefix_(fmt::format("L{:02}.", layer)),
+        layer_(layer),
+        prefix_(layer == kNoLayer ? "" : fmt::format("L{:02}.", layer)),
+        taps_(taps),
         ids_(ids),
-        rows_(rows),
-        inputs_(static_cast<int>(layer)) {
-    Forward<double> forward(model, RowSet(Backend::oracle, Contract::f32), KvType::f32, threads,
-                            ids.size());
-    forward.Run(ids, &inputs_);
+        rows_(rows) {}
+
+  std::vector<Case> Steps(size_t query_tokens) {
+    if (layer_ == kNoLayer) {
+      OutsideTheLayers();
+    } else {
+      const Qwen2Layer& w = model_.layers[static_cast<size_t>(layer_)];
+      Attention(w, query_tokens);
+      FeedForward(w);
+    }
+    return std::move(cases_);
   }
 
-  std::vector<Case> Cases(size_t query_tokens) {
-    Norms();
-    Projections();
-    Attention(query_tokens);
-    FeedForward();
-    OutsideTheLayers();
-    Dequant();
+  std::vector<Case> Dequant() {
+    const Qwen2Layer& layer = model_.layers[static_cast<size_t>(layer_)];
+    for (const auto& [op, type] :
+         {std::pair(Op::q4k_dequant, BlockType::Q4_K), {Op::q6k_dequant, BlockType::Q6_K}}) {
+      for (const WeightView* w : {&layer.ffn_gate, &layer.ffn_down, &layer.attn_v}) {
+        if (w->type != type) continue;
+        Case& c = cases_.emplace_back();
+        c.op = op;
+        c.name = prefix_ + std::string(NameOf(op));
+        TakeRows(c, &Case::w, *w, nullptr);
+        break;
+      }
+    }
     return std::move(cases_);
   }
 
  private:
-  Case& Add(Op op, const std::string& name, Tap input, const char* output) {
+  std::vector<float> ValuesOf(Tap tap) const {
+    const std::vector<double>& values =
+        taps_.Of(tap, InfoOf(tap).per_layer ? layer_ : int{kNoLayer});
+    return {values.begin(), values.end()};
+  }
+  // The residual stream as it enters `layer`, and its tap.
+  std::pair<Tap, std::vector<float>> Entering(int layer) const {
+    const Tap tap = layer == 0 ? Tap::embedding : Tap::layer_out;
+    const std::vector<double>& values = taps_.Of(tap, layer == 0 ? int{kNoLayer} : layer - 1);
+    return {tap, {values.begin(), values.end()}};
+  }
+
+  Case& Add(Op op, const std::string& name, Tap input, std::vector<float> x, const char* output) {
     Case& c = cases_.emplace_back();
     c.op = op;
-    c.name = name;
+    c.name = prefix_ + name;
     c.input_tap = InfoOf(input).name;
     c.output_tap = output;
     c.tokens = ids_.size();
-    c.x = inputs_.Of(input);
+    c.x = std::move(x);
     return c;
+  }
+  Case& Add(Op op, const std::string& name, Tap input, const char* output) {
+    return Add(op, name, input, ValuesOf(input), output);
   }
 
   // Rows spread evenly over the matrix, and the same elements of a bias.
@@ -95,33 +94,28 @@ class Capture {
     TakeRows(Add(op, name, input, output), &Case::w, w, bias);
   }
 
-  void AddNorm(const std::string& name, const std::vector<float>& x,
-               const std::vector<float>& weight, const char* output) {
-    Case& c = Add(Op::rms_norm, name, Tap::attn_norm, output);
-    c.input_tap = "residual";
-    c.x = x;
+  void AddNorm(Tap output, std::pair<Tap, std::vector<float>> input,
+               const std::vector<float>& weight) {
+    const std::string name(InfoOf(output).name);
+    Case& c = Add(Op::rms_norm, name, input.first, std::move(input.second), "");
+    c.output_tap = name;
     c.vector = weight;
     c.eps = model_.config.rms_eps;
   }
 
-  void Norms() {
-    AddNorm(prefix_ + "attn_norm", inputs_.Input(), layer_.attn_norm, "attn_norm");
-    AddNorm(prefix_ + "ffn_norm", inputs_.Of(Tap::attn_residual), layer_.ffn_norm, "ffn_norm");
-    for (const auto& [name, tap] : {std::pair("quantize_attn_norm", Tap::attn_norm),
-                                    {"quantize_ffn_swiglu", Tap::ffn_swiglu}})
-      Add(Op::quantize, prefix_ + name, tap, "-");
-    Case& add = Add(Op::residual_add, prefix_ + "layer_out", Tap::attn_residual, "layer_out");
-    add.x2 = inputs_.Of(Tap::ffn_out);
+  void AddQuantize(Tap input) {
+    Add(Op::quantize, "quantize_" + std::string(InfoOf(input).name), input, "-");
   }
 
-  void Projections() {
-    AddMatvec(Op::matvec, prefix_ + "q_proj", Tap::attn_norm, "q_bias", layer_.attn_q,
-              &layer_.q_bias);
-    AddMatvec(Op::matvec, prefix_ + "k_proj", Tap::attn_norm, "k_bias", layer_.attn_k,
-              &layer_.k_bias);
-    AddMatvec(Op::matvec, prefix_ + "v_proj", Tap::attn_norm, "v_bias", layer_.attn_v,
-              &layer_.v_bias);
-    AddMatvec(Op::matvec, prefix_ + "attn_output", Tap::attn_ctx, "attn_out", layer_.attn_output);
+  void AddResidual(Tap output, std::pair<Tap, std::vector<float>> input, Tap second) {
+    Case& c = Add(Op::residual_add, std::string(InfoOf(output).name), input.first,
+                  std::move(input.second), "");
+    c.output_tap = InfoOf(output).name;
+    AddSecond(c, second);
+  }
+  void AddSecond(Case& c, Tap second) {
+    c.input_tap += fmt::format(", {}", InfoOf(second).name);
+    c.x2 = ValuesOf(second);
   }
 
   void SetHeads(Case& c, size_t heads) {
@@ -131,19 +125,32 @@ class Capture {
     c.rope_base = model_.config.rope_base;
   }
 
-  void Attention(size_t query_tokens) {
-    SetHeads(Add(Op::rope, prefix_ + "q_rope", Tap::q_bias, "q_rope"), model_.config.heads);
-    SetHeads(Add(Op::rope, prefix_ + "k_rope", Tap::k_bias, "k_rope"), model_.config.kv_heads);
+  void Attention(const Qwen2Layer& w, size_t query_tokens) {
+    AddNorm(Tap::attn_norm, Entering(layer_), w.attn_norm);
+    AddQuantize(Tap::attn_norm);
+    AddMatvec(Op::matvec, "q_proj", Tap::attn_norm, "q_bias", w.attn_q, &w.q_bias);
+    AddMatvec(Op::matvec, "k_proj", Tap::attn_norm, "k_bias", w.attn_k, &w.k_bias);
+    AddMatvec(Op::matvec, "v_proj", Tap::attn_norm, "v_bias", w.attn_v, &w.v_bias);
+    SetHeads(Add(Op::rope, "q_rope", Tap::q_bias, "q_rope"), model_.config.heads);
+    SetHeads(Add(Op::rope, "k_rope", Tap::k_bias, "k_rope"), model_.config.kv_heads);
+    AddQueries(query_tokens);
+    AddQuantize(Tap::attn_ctx);
+    AddMatvec(Op::matvec, "attn_output", Tap::attn_ctx, "attn_out", w.attn_output);
+    AddResidual(Tap::attn_residual, Entering(layer_), Tap::attn_out);
+  }
+
+  void AddQueries(size_t query_tokens) {
     const size_t all = ids_.size();
-    if (query_tokens == 0 || query_tokens >= all) return AddAttention(prefix_ + "attn_ctx", 0, all);
+    if (query_tokens == 0 || query_tokens >= all) return AddAttention("attn_ctx", 0, all);
     for (size_t i = 1; i <= query_tokens; ++i) {
       const size_t position = i * all / query_tokens - 1;
-      AddAttention(fmt::format("{}attn_ctx.t{}", prefix_, position), position, 1);
+      AddAttention(fmt::format("attn_ctx.t{}", position), position, 1);
     }
   }
 
   void AddAttention(const std::string& name, size_t first, size_t tokens) {
     Case& c = Add(Op::gqa_attention, name, Tap::q_rope, "attn_ctx");
+    c.input_tap = "q_rope, k_rope, v_bias";
     SetHeads(c, model_.config.heads);
     const size_t q_dim = model_.config.q_dim(), seen = (first + tokens) * model_.config.kv_dim();
     const auto q = c.x.begin() + static_cast<ptrdiff_t>(first * q_dim);
@@ -151,34 +158,47 @@ class Capture {
     c.tokens = tokens;
     c.first_position = first;
     for (const auto& [tap, to] : {std::pair(Tap::k_rope, &c.k), {Tap::v_bias, &c.v}}) {
-      const std::vector<float>& from = inputs_.Of(tap);
-      to->assign(from.begin(), from.begin() + static_cast<ptrdiff_t>(seen));
+      *to = ValuesOf(tap);
+      to->resize(seen);
     }
   }
 
   // On the inputs of a gate_up.
-  void AddFused(const std::string& name, Case c) {
+  void AddFused(Case c) {
     c.op = Op::gate_up_swiglu;
-    c.name = name;
+    c.name = prefix_ + "gate_up_swiglu";
     c.output_tap = "ffn_swiglu";
     cases_.push_back(std::move(c));
   }
 
-  void FeedForward() {
-    Case& c = Add(Op::gate_up, prefix_ + "gate_up", Tap::ffn_norm, "ffn_gate, ffn_up");
-    TakeRows(c, &Case::w, layer_.ffn_gate, nullptr);
-    TakeRows(c, &Case::w_up, layer_.ffn_up, nullptr);
-    AddFused(prefix_ + "gate_up_swiglu", c);
-    Add(Op::silu, prefix_ + "silu", Tap::ffn_gate, "ffn_silu");
-    Add(Op::swiglu, prefix_ + "swiglu", Tap::ffn_silu, "ffn_swiglu").x2 = inputs_.Of(Tap::ffn_up);
-    AddMatvec(Op::down_proj, prefix_ + "down_proj", Tap::ffn_swiglu, "ffn_out", layer_.ffn_down);
+  void FeedForward(const Qwen2Layer& w) {
+    AddNorm(Tap::ffn_norm, {Tap::attn_residual, ValuesOf(Tap::attn_residual)}, w.ffn_norm);
+    AddQuantize(Tap::ffn_norm);
+    Case& c = Add(Op::gate_up, "gate_up", Tap::ffn_norm, "ffn_gate, ffn_up");
+    TakeRows(c, &Case::w, w.ffn_gate, nullptr);
+    TakeRows(c, &Case::w_up, w.ffn_up, nullptr);
+    AddFused(c);
+    Add(Op::silu, "silu", Tap::ffn_gate, "ffn_silu");
+    AddSecond(Add(Op::swiglu, "swiglu", Tap::ffn_silu, "ffn_swiglu"), Tap::ffn_up);
+    AddQuantize(Tap::ffn_swiglu);
+    AddMatvec(Op::down_proj, "down_proj", Tap::ffn_swiglu, "ffn_out", w.ffn_down);
+    AddResidual(Tap::layer_out, {Tap::attn_residual, ValuesOf(Tap::attn_residual)}, Tap::ffn_out);
   }
 
   void OutsideTheLayers() {
+    AddEmbedding();
+    AddNorm(Tap::final_norm, Entering(static_cast<int>(model_.config.layers)), model_.output_norm);
+    AddQuantize(Tap::final_norm);
     AddMatvec(Op::matvec, "lm_head", Tap::final_norm, "lm_head", model_.output);
-    Case& c = Add(Op::embed, "embedding", Tap::embedding, "embedding");
-    c.x.clear();
-    // The table of the case holds the prompt's rows alone, in order.
+  }
+
+  // The table of the case holds the prompt's rows alone, in order.
+  void AddEmbedding() {
+    Case& c = cases_.emplace_back();
+    c.op = Op::embed;
+    c.name = "embedding";
+    c.output_tap = "embedding";
+    c.tokens = ids_.size();
     const WeightView& table = model_.token_embd;
     auto bytes = std::make_shared<std::vector<uint8_t>>();
     for (size_t t = 0; t < ids_.size(); ++t) {
@@ -190,35 +210,53 @@ class Capture {
     c.owned.push_back(std::move(bytes));
   }
 
-  void Dequant() {
-    for (const auto& [op, type] :
-         {std::pair(Op::q4k_dequant, BlockType::Q4_K), {Op::q6k_dequant, BlockType::Q6_K}}) {
-      for (const WeightView* w : {&layer_.ffn_gate, &layer_.ffn_down, &layer_.attn_v}) {
-        if (w->type != type) continue;
-        Case& c = Add(op, prefix_ + std::string(NameOf(op)), Tap::embedding, "-");
-        c.input_tap = "-";
-        c.tokens = 0;
-        c.x.clear();
-        TakeRows(c, &Case::w, *w, nullptr);
-        break;
-      }
-    }
-  }
-
   const Qwen2& model_;
-  const Qwen2Layer& layer_;
+  int layer_;
   std::string prefix_;
+  const CapturedTaps& taps_;
   const std::vector<int32_t>& ids_;
   size_t rows_;
-  InputRecorder inputs_;
   std::vector<Case> cases_;
 };
 
 }  // namespace
 
+bool CapturedTaps::Wants(Tap tap, int layer) const {
+  if (!layer_ || layer == *layer_) return true;
+  if (tap == Tap::layer_out) return layer == *layer_ - 1 || layer == last_;
+  return tap == Tap::embedding || tap == Tap::final_norm;
+}
+
+void CapturedTaps::OnTap(const TapView<double>& v) {
+  std::vector<double>& values = taps_[{v.tap, v.layer}];
+  for (size_t t = 0; t < v.tokens; ++t)
+    values.insert(values.end(), v.values + t * v.stride, v.values + t * v.stride + v.n);
+}
+
+const std::vector<double>& CapturedTaps::Of(Tap tap, int layer) const {
+  return taps_.at({tap, layer});
+}
+
+std::vector<Case> StepCases(const Qwen2& model, int layer, const CapturedTaps& taps,
+                            const std::vector<int32_t>& ids, size_t rows, size_t query_tokens) {
+  return StepMaker(model, layer, taps, ids, rows).Steps(query_tokens);
+}
+
 std::vector<Case> CaptureCases(const Qwen2& model, size_t layer, const std::vector<int32_t>& ids,
                                size_t rows, size_t query_tokens, int threads) {
-  return Capture(model, layer, ids, rows, threads).Cases(query_tokens);
+  const int index = static_cast<int>(layer);
+  CapturedTaps taps(index, model.config.layers);
+  Forward<double> forward(model, RowSet(Backend::oracle, Contract::f32), KvType::f32, threads,
+                          ids.size());
+  forward.Run(ids, &taps);
+  std::vector<Case> cases;
+  const auto append = [&](std::vector<Case> more) {
+    std::move(more.begin(), more.end(), std::back_inserter(cases));
+  };
+  append(StepCases(model, index, taps, ids, rows, query_tokens));
+  append(StepCases(model, kNoLayer, taps, ids, rows, query_tokens));
+  append(StepMaker(model, index, taps, ids, rows).Dequant());
+  return cases;
 }
 
 }  // namespace lab

@@ -1,8 +1,38 @@
 #pragma once
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
 #include "lab/case.h"
+#include "lab/taps.h"
 #include "model/qwen2.h"
 
 namespace lab {
+
+/// The taps of an oracle's pass, [token, channel], as computed.
+class CapturedTaps : public TapSink<double> {
+ public:
+  /// Everything.
+  CapturedTaps() = default;
+  /// What the steps of one layer, of `layers`, and those outside the layers need.
+  CapturedTaps(int layer, size_t layers) : layer_(layer), last_(static_cast<int>(layers) - 1) {}
+  bool Wants(Tap tap, int layer) const override;
+  void OnTap(const TapView<double>& v) override;
+  const std::vector<double>& Of(Tap tap, int layer) const;
+
+ private:
+  std::optional<int> layer_;
+  int last_ = kNoLayer;
+  std::map<std::pair<Tap, int>, std::vector<double>> taps_;
+};
+
+/// The steps of one layer, or with kNoLayer those outside the layers, in the order of the pass:
+/// the inputs of each op, rounded to float. gate_up, silu and swiglu stand beside gate_up_swiglu.
+/// input_tap and output_tap name the taps ("ffn_silu, ffn_up"); an input that arises later than the
+/// output is that of the layer before. `rows`, `query_tokens`: as in CaptureCases.
+std::vector<Case> StepCases(const Qwen2& model, int layer, const CapturedTaps& taps,
+                            const std::vector<int32_t>& ids, size_t rows, size_t query_tokens);
 
 /// The inputs of every op of one layer, and of the ops outside the layers, as the f32 oracle sees
 /// them while it runs `ids`, rounded to float. Matrices keep `rows` rows spread evenly over the

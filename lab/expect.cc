@@ -5,6 +5,7 @@
 
 #include "kernels/half.h"
 #include "lab/binding.h"
+#include "lab/parallel.h"
 #include "reference/dequant_ref.h"
 
 namespace lab {
@@ -15,12 +16,11 @@ constexpr double kU = 0x1p-24;
 // Dot rule: 4 u sqrt(d) sum_j |w_j x_j| + u |y|; rows that do not form each weight (integer rows)
 // add 4 u sum_j (|d sc q| + |dmin m|) |x_j|.
 void AddDotTolerance(Expected& e, const WeightView& w, const std::vector<double>& x,
-                     bool integer_rows) {
-  std::vector<float> row(w.cols), parts(w.cols);
+                     bool integer_rows, int threads) {
   e.chain = w.cols;
   e.per_sqrt_d.resize(e.value.size());
   e.fixed.resize(e.value.size());
-  for (size_t r = 0; r < w.rows; ++r) {
+  const auto add_row = [&](size_t r, std::vector<float>& row, std::vector<float>& parts) {
     DequantRow(w.type, w.row(r), w.cols, row.data());
     if (integer_rows) DequantMagnitudes(w.type, w.row(r), w.cols, parts.data());
     for (size_t t = 0; t < e.tokens; ++t) {
@@ -33,14 +33,19 @@ void AddDotTolerance(Expected& e, const WeightView& w, const std::vector<double>
       e.per_sqrt_d[t * e.n + r] = 4 * kU * terms;
       e.fixed[t * e.n + r] = kU * std::abs(e.value[t * e.n + r]) + 4 * kU * part_terms;
     }
-  }
+  };
+  ParallelFor(threads, [&](int i) {
+    std::vector<float> row(w.cols), parts(w.cols);
+    const auto part = static_cast<size_t>(i), all = static_cast<size_t>(threads);
+    for (size_t r = w.rows * part / all; r < w.rows * (part + 1) / all; ++r) add_row(r, row, parts);
+  });
 }
 
-void DotOutputs(const Case& c, Contract contract, std::vector<Expected>& outputs) {
+void DotOutputs(const Case& c, Contract contract, std::vector<Expected>& outputs, int threads) {
   for (Expected& e : outputs) {
     const WeightView& w = e.name == "up" ? c.w_up : c.w;
     const bool integer_rows = contract != Contract::f32 && ActivationBlock(w.type) != 0;
-    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows);
+    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows, threads);
   }
   // Adding the bias rounds once more; the sum before it may be the larger of the two.
   if (outputs.size() == 2 && outputs[1].name == "y_before_bias")
@@ -86,11 +91,11 @@ double SiluSlope(double x, double error) {
 // tol_silu = |silu'(gate)| tol_gate + 4 ulp, tol_y = |up| tol_silu + |silu| tol_up + tol_silu
 // tol_up
 // + u |y|. Tolerances that are not first order are taken at one lane, where they are largest.
-void FusedTolerance(const Case& c, Contract contract, std::vector<Expected>& outputs) {
+void FusedTolerance(const Case& c, Contract contract, std::vector<Expected>& outputs, int threads) {
   Expected &gate = outputs[0], &up = outputs[1], &silu = outputs[2], &y = outputs[3];
   const auto dot = [&](Expected& e, const WeightView& w) {
     const bool integer_rows = contract != Contract::f32 && ActivationBlock(w.type) != 0;
-    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows);
+    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows, threads);
   };
   dot(gate, c.w);
   dot(up, c.w_up);
@@ -194,10 +199,10 @@ std::vector<double> ActivationsOf(const Case& c, Contract contract, const Weight
   return x;
 }
 
-std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv) {
+std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv, int threads) {
   Binding<double> oracle(c, contract, half_kv);
   const Row* row = FindRow(c.op, contract, Backend::oracle);
-  oracle.Run({row ? row : FindRow(c.op, Contract::f32, Backend::oracle)}, 1);
+  oracle.Run({row ? row : FindRow(c.op, Contract::f32, Backend::oracle)}, threads);
   std::vector<Expected> outputs;
   for (const GuardedBuffer<double>& o : oracle.outputs())
     outputs.push_back(
@@ -214,10 +219,10 @@ std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv)
     case Op::matvec:
     case Op::down_proj:
     case Op::gate_up:
-      DotOutputs(c, contract, outputs);
+      DotOutputs(c, contract, outputs, threads);
       break;
     case Op::gate_up_swiglu:
-      FusedTolerance(c, contract, outputs);
+      FusedTolerance(c, contract, outputs, threads);
       break;
     case Op::rms_norm:
       NormTolerance(outputs[0]);

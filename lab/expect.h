@@ -23,8 +23,8 @@ struct Expected {
 };
 
 /// Runs the oracle of the contract. half_kv: gqa_attention reads its keys and values as half
-/// floats.
-std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv);
+/// floats. Threads change no bit.
+std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv, int threads = 1);
 
 /// The activations [tokens, cols] that a dot product of `w` reads under the contract: x, or what
 /// its integers stand for.

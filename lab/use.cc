@@ -17,33 +17,15 @@ std::optional<int> ToLayer(std::string_view text) {
   return whole && layer >= 0 ? std::optional(layer) : std::nullopt;
 }
 
-// "3", "0-5" or "0-5,9".
-std::vector<std::pair<int, int>> ParseLayers(std::string_view text, size_t layers,
-                                             const std::string& what) {
-  if (layers == 0) Fail("{}: there are no layers to choose here; leave out the @", what);
-  std::vector<std::pair<int, int>> ranges;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t comma = std::min(text.find(',', at), text.size());
-    const std::string_view range = text.substr(at, comma - at);
-    const size_t dash = range.find('-');
-    const auto first = ToLayer(range.substr(0, dash));
-    const auto last = dash == std::string_view::npos ? first : ToLayer(range.substr(dash + 1));
-    if (!first || !last || *first > *last || static_cast<size_t>(*last) >= layers)
-      Fail("{}: '{}' is no layer or range of layers of 0 to {}", what, Printable(range),
-           layers - 1);
-    ranges.emplace_back(*first, *last);
-    at = comma + 1;
-  }
-  return ranges;
-}
-
 const Row& ParseRow(Op op, Contract contract, std::string_view name, const std::string& what) {
   std::vector<std::string_view> names;
+  const Row* found = nullptr;  // of this contract if the function has several
   for (const Row& row : Rows()) {
     if (row.op != op || row.backend == Backend::oracle) continue;  // float64, fits no float pass
-    if (row.function == name && row.run) return row;
+    if (row.function == name && row.run && (!found || row.contract == contract)) found = &row;
     names.push_back(row.function);
   }
+  if (found) return *found;
   for (const Backend backend : {Backend::ref, Backend::hwy, Backend::cuda}) {
     if (NameOf(backend) != name) continue;
     const Row* row = FindRow(op, contract, backend);
@@ -62,6 +44,8 @@ UseRule ParseRule(const std::string& text, Contract contract, size_t layers) {
   rule.text = text;
   const bool has_layers = at < equals;
   rule.op = ParseOp(text.substr(0, has_layers ? at : equals), what);
+  if (has_layers && layers == 0)
+    Fail("{}: there are no layers to choose here; leave out the @", what);
   if (has_layers) rule.layers = ParseLayers(text.substr(at + 1, equals - at - 1), layers, what);
   const std::string name = text.substr(equals + 1);
   constexpr std::string_view kMutant = "mutant:";
@@ -78,10 +62,29 @@ UseRule ParseRule(const std::string& text, Contract contract, size_t layers) {
 
 }  // namespace
 
-bool UseRule::Covers(Op step, int layer) const {
-  return step == op && (layers.empty() || std::any_of(layers.begin(), layers.end(), [&](auto r) {
-                          return layer >= r.first && layer <= r.second;
-                        }));
+std::vector<std::pair<int, int>> ParseLayers(std::string_view text, size_t layers,
+                                             const std::string& what) {
+  std::vector<std::pair<int, int>> ranges;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    const std::string_view range = text.substr(at, comma - at);
+    const size_t dash = range.find('-');
+    const auto first = ToLayer(range.substr(0, dash));
+    const auto last = dash == std::string_view::npos ? first : ToLayer(range.substr(dash + 1));
+    if (!first || !last || *first > *last || static_cast<size_t>(*last) >= layers)
+      Fail("{}: '{}' is no layer or range of layers of 0 to {}", what, Printable(range),
+           layers - 1);
+    ranges.emplace_back(*first, *last);
+    at = comma + 1;
+  }
+  return ranges;
+}
+
+bool UseRule::Covers(Op step, int layer, std::string_view name) const {
+  return step == op && (matvec.empty() || matvec == name) &&
+         (layers.empty() || std::any_of(layers.begin(), layers.end(), [&](auto r) {
+            return layer >= r.first && layer <= r.second;
+          }));
 }
 
 std::vector<UseRule> ParseUse(const std::vector<std::string>& texts, Contract contract,

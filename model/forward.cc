@@ -10,9 +10,6 @@
 namespace lab {
 namespace {
 
-// Tokens in one pass over the weights. Bounds the activations (75 MB for the 1.5B model in double);
-// more would gain little, since the weights are read once for all of them already.
-constexpr size_t kBatch = 256;
 // The logits of a traced prefill come in smaller batches: 152 k values for each token.
 constexpr size_t kLmHeadBatch = 16;
 
@@ -66,16 +63,28 @@ void RowSet::Use(std::vector<UseRule> rules) {
     if (rule.mutant && rule.mutant->guarded)
       Fail("--use {}: this mutant touches memory outside its buffers; only 'lab check' can run it",
            rule.text);
+  for (const UseRule& rule : rules) {
+    if (!rule.row || rule.row->contract == Contract::f32) continue;
+    if (!RowFor(Op::quantize, backend_, rule.row->contract))
+      Fail("--use {}: backend {} cannot round activations to {}", rule.text, NameOf(backend_),
+           NameOf(rule.row->contract));
+  }
   rules_ = std::move(rules);
 }
 
-RowUse RowSet::For(Op op, int layer) const {
-  RowUse use = {&(*this)[op]};
+RowUse RowSet::For(Op op, int layer, std::string_view name) const {
+  RowUse use = {rows_[static_cast<size_t>(op)]};
   for (const UseRule& rule : rules_) {
-    if (!rule.Covers(op, layer)) continue;
+    if (!rule.Covers(op, layer, name)) continue;
     if (rule.row) use.row = rule.row;
     if (rule.mutant) use.mutant = rule.mutant;
   }
+  return use;
+}
+
+RowUse RowSet::Quantizer(Contract contract, int layer) const {
+  RowUse use = For(Op::quantize, layer);
+  if (!use.row || use.row->contract != contract) use.row = RowFor(Op::quantize, backend_, contract);
   return use;
 }
 
@@ -94,6 +103,8 @@ KvType ParseKv(std::string_view name, std::string_view flag) {
   return static_cast<KvType>(IndexOfName(kKvNames, name, flag));
 }
 
+// kBatch bounds the activations (75 MB for the 1.5B model in double); more would gain little, since
+// the weights are read once for all of them already.
 template <class T>
 Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity)
     : model_(model), config_(model.config), rows_(std::move(rows)), threads_(threads), kv_(kv) {
@@ -128,8 +139,22 @@ void Forward<T>::RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>
   const size_t tokens = batch_tokens_ = ids.size(), hidden = config_.hidden;
   Step(Op::embed, EmbedArgs<T>{model_.token_embd, ids.data(), residual_.data(), tokens});
   Show<T>(sink, {Tap::embedding, kNoLayer, position_, tokens, hidden, hidden, residual_.data()});
+  RunLayers(0, is_last, sink);
+}
+
+template <class T>
+void Forward<T>::Resume(size_t layer, std::span<const T> residual, TapSink<T>* sink) {
+  position_ = 0;
+  batch_tokens_ = residual.size() / config_.hidden;
+  std::copy(residual.begin(), residual.end(), residual_.begin());
+  RunLayers(layer, true, sink);
+}
+
+template <class T>
+void Forward<T>::RunLayers(size_t first, bool is_last, TapSink<T>* sink) {
+  const size_t tokens = batch_tokens_, hidden = config_.hidden;
   Timed("rope_angles", 0, 0, Contract::f32, [&] { FillAngles(tokens); });
-  for (size_t layer = 0; layer < config_.layers; ++layer) {
+  for (size_t layer = first; layer < config_.layers; ++layer) {
     layer_ = static_cast<int>(layer);
     Attention(model_.layers[layer], tokens, sink);
     FeedForward(model_.layers[layer], tokens, sink);
@@ -161,7 +186,10 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
     qkv_before_bias_.resize(qkv_.size());
     before = qkv_before_bias_.data();
   }
-  const DotInput input = MakeDotInput(norm_.data(), hidden, tokens, {w.attn_q, w.attn_k, w.attn_v});
+  const DotInput input = MakeDotInput(norm_.data(), hidden, tokens,
+                                      {{Op::matvec, "q_proj", w.attn_q},
+                                       {Op::matvec, "k_proj", w.attn_k},
+                                       {Op::matvec, "v_proj", w.attn_v}});
   const auto project = [&](std::string_view name, const WeightView& weight,
                            const std::vector<float>& bias, size_t column) {
     Matvec(Op::matvec, name, weight, bias.data(), input, qkv_.data() + column, tokens, stride,
@@ -210,7 +238,8 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
   attention.y_stride = q_dim;
   Step(Op::gqa_attention, attention);
   show(Tap::attn_ctx, attn_ctx_.data(), q_dim, q_dim);
-  const DotInput context = MakeDotInput(attn_ctx_.data(), q_dim, tokens, {w.attn_output});
+  const DotInput context =
+      MakeDotInput(attn_ctx_.data(), q_dim, tokens, {{Op::matvec, "o_proj", w.attn_output}});
   Matvec(Op::matvec, "o_proj", w.attn_output, nullptr, context, projected_.data(), tokens, hidden);
   show(Tap::attn_out, projected_.data(), hidden, hidden);
   Step(Op::residual_add,
@@ -228,13 +257,15 @@ void Forward<T>::FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sin
 
   Norm(residual_.data(), w.ffn_norm, norm_.data(), tokens);
   show(Tap::ffn_norm, norm_, hidden);
-  const DotInput input = MakeDotInput(norm_.data(), hidden, tokens, {w.ffn_gate, w.ffn_up});
+  const bool fused = rows_.Fuses(layer_);
+  const Op gate_up_op = fused ? Op::gate_up_swiglu : Op::gate_up;
+  const DotReader gate = {gate_up_op, {}, w.ffn_gate}, up = {gate_up_op, {}, w.ffn_up};
+  const DotInput input = MakeDotInput(norm_.data(), hidden, tokens, {gate, up});
   GateUpArgs<T> gate_up = {
-      w.ffn_gate, w.ffn_up, input.x, input.For(w.ffn_gate), input.For(w.ffn_up), nullptr,
-      nullptr,    tokens,   ffn};
+      gate.w,  up.w,   input.x, IntegersFor(gate, input), IntegersFor(up, input), nullptr,
+      nullptr, tokens, ffn};
   T* silu = nullptr;
   const auto wants = [&](Tap tap) { return sink && sink->Wants(tap, layer_); };
-  const bool fused = rows_.Fuses(layer_);
   if (!fused || wants(Tap::ffn_gate) || wants(Tap::ffn_up) || wants(Tap::ffn_silu)) {
     for (auto* v : {&gate_, &up_, &silu_}) v->resize(swiglu_.size());
     gate_up.gate = gate_.data();
@@ -254,7 +285,8 @@ void Forward<T>::FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sin
     show(Tap::ffn_silu, silu_, ffn);
   }
   show(Tap::ffn_swiglu, swiglu_, ffn);
-  const DotInput swiglu = MakeDotInput(swiglu_.data(), ffn, tokens, {w.ffn_down});
+  const DotInput swiglu =
+      MakeDotInput(swiglu_.data(), ffn, tokens, {{Op::down_proj, "down_proj", w.ffn_down}});
   Matvec(Op::down_proj, "down_proj", w.ffn_down, nullptr, swiglu, projected_.data(), tokens,
          hidden);
   show(Tap::ffn_out, projected_, hidden);
@@ -272,8 +304,8 @@ void Forward<T>::LmHead(size_t tokens, TapSink<T>* sink) {
   for (size_t first = all ? 0 : tokens - 1; first < tokens; first += n) {
     n = std::min(kLmHeadBatch, tokens - first);
     logits_.resize(std::max(logits_.size(), n * vocab));
-    const DotInput input =
-        MakeDotInput(&norm_[first * config_.hidden], config_.hidden, n, {model_.output});
+    const DotInput input = MakeDotInput(&norm_[first * config_.hidden], config_.hidden, n,
+                                        {{Op::matvec, "lm_head", model_.output}});
     Matvec(Op::matvec, "lm_head", model_.output, nullptr, input, logits_.data(), n, vocab);
     Show<T>(sink, {Tap::lm_head, kNoLayer, position_ + first, n, vocab, vocab, logits_.data()});
   }
@@ -307,34 +339,39 @@ void Forward<T>::StoreKv(size_t tokens) {
   }
 }
 
-// Integers in every block length that these weights ask for.
+// Integers in every block length that the readers ask for.
 template <class T>
 typename Forward<T>::DotInput Forward<T>::MakeDotInput(const T* x, size_t n, size_t tokens,
-                                                       std::initializer_list<WeightView> weights) {
+                                                       std::initializer_list<DotReader> readers) {
   DotInput in = {x, {}, {}};
-  if (rows_.contract() == Contract::f32) return in;
-  for (const WeightView& w : weights) {
+  for (const auto& [op, name, w] : readers) {
+    const Contract contract = rows_.For(op, layer_, name).row->contract;
     const size_t block = ActivationBlock(w.type);
     QuantizedView& view = block == 32 ? in.by_32 : in.by_256;
-    if (block == 0 || view.hi) continue;
+    if (contract == Contract::f32 || block == 0 || view.hi) continue;
     QuantizedBuffer& buffer = block == 32 ? by_32_ : by_256_;
-    Step(Op::quantize, buffer.Prepare(x, tokens, n, block, rows_.contract() == Contract::q16));
+    RunStep(rows_.Quantizer(contract, layer_), Op::quantize,
+            buffer.Prepare(x, tokens, n, block, contract == Contract::q16));
     view = buffer.view();
   }
   return in;
 }
 
 template <class T>
-QuantizedView Forward<T>::DotInput::For(const WeightView& w) const {
-  const size_t block = ActivationBlock(w.type);
-  return block == 0 ? QuantizedView{} : block == 32 ? by_32 : by_256;
+QuantizedView Forward<T>::IntegersFor(const DotReader& reader, const DotInput& in) const {
+  const size_t block = ActivationBlock(reader.w.type);
+  const bool floats = rows_.For(reader.op, layer_, reader.name).row->contract == Contract::f32;
+  return floats || block == 0 ? QuantizedView{} : block == 32 ? in.by_32 : in.by_256;
 }
 
 template <class T>
 void Forward<T>::Matvec(Op op, std::string_view name, const WeightView& w, const float* bias,
                         const DotInput& in, T* y, size_t tokens, size_t y_stride,
                         T* y_before_bias) {
-  Step(op, MatvecArgs<T>{w, bias, in.x, in.For(w), y, y_before_bias, tokens, y_stride}, name);
+  Step(op,
+       MatvecArgs<T>{w, bias, in.x, IntegersFor({op, name, w}, in), y, y_before_bias, tokens,
+                     y_stride},
+       name);
 }
 
 template <class T>

@@ -28,8 +28,10 @@ class RowSet {
   /// Throws Error for a mutant that may write outside the buffers of a pass.
   void Use(std::vector<UseRule> rules);
   const std::vector<UseRule>& rules() const { return rules_; }
-  /// What runs `op` in a layer (or kNoLayer).
-  RowUse For(Op op, int layer) const;
+  /// What runs `op` in a layer (or kNoLayer); `name`: of a matvec, which.
+  RowUse For(Op op, int layer, std::string_view name = {}) const;
+  /// What rounds the activations for a row of that contract, which need not be the pass's.
+  RowUse Quantizer(Contract contract, int layer) const;
   /// Whether gate_up_swiglu stands for gate_up, silu and swiglu in a layer: unless a rule is about
   /// one of the three.
   bool Fuses(int layer) const;
@@ -91,6 +93,12 @@ class Forward {
   /// capacity, ids must be below config.vocab.
   void Run(std::span<const int32_t> ids, TapSink<T>* sink);
 
+  /// The rest of a pass over the first positions, from `layer` on (config.layers: final norm and
+  /// logits alone), with `residual` [tokens, hidden] as it enters that layer. The same bits as a
+  /// whole pass. Throws nothing; tokens must not exceed the capacity and one batch of 256.
+  void Resume(size_t layer, std::span<const T> residual, TapSink<T>* sink);
+  static constexpr size_t kBatch = 256;  ///< tokens in one pass over the weights, see forward.cc
+
   /// Appends a record of every step run from here on to `times` (null: no more), which must live as
   /// long. Without it a step costs one test of a pointer more.
   void RecordTimes(std::vector<StepTime>* times) { times_ = times; }
@@ -101,6 +109,7 @@ class Forward {
 
  private:
   void RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>* sink);
+  void RunLayers(size_t first, bool is_last, TapSink<T>* sink);
   void Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
   void FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
   void LmHead(size_t tokens, TapSink<T>* sink);
@@ -111,16 +120,26 @@ class Forward {
   struct DotInput {
     const T* x;
     QuantizedView by_256, by_32;
-    QuantizedView For(const WeightView& w) const;
+  };
+  /// A step that will read a DotInput. The contract of its row says whether it wants integers.
+  struct DotReader {
+    Op op;
+    std::string_view name;
+    const WeightView& w;
   };
   DotInput MakeDotInput(const T* x, size_t n, size_t tokens,
-                        std::initializer_list<WeightView> weights);
+                        std::initializer_list<DotReader> readers);
+  /// The integers that a reader's row reads; none for a row of contract f32.
+  QuantizedView IntegersFor(const DotReader& reader, const DotInput& in) const;
   void Matvec(Op op, std::string_view name, const WeightView& w, const float* bias,
               const DotInput& in, T* y, size_t tokens, size_t y_stride, T* y_before_bias = nullptr);
   void Norm(const T* x, const std::vector<float>& weight, T* y, size_t tokens);
   template <class Args>
   void Step(Op op, const Args& args, std::string_view name = {}) {
-    const RowUse use = rows_.For(op, layer_);
+    RunStep(rows_.For(op, layer_, name), op, args, name);
+  }
+  template <class Args>
+  void RunStep(const RowUse& use, Op op, const Args& args, std::string_view name = {}) {
     Timed(name.empty() ? NameOf(op) : name, args.Bytes(), OpsOf(args), use.row->contract,
           [&] { RunUse(use, args, threads_); });
   }

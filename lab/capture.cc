@@ -242,6 +242,26 @@ std::vector<Case> StepCases(const Qwen2& model, int layer, const CapturedTaps& t
   return StepMaker(model, layer, taps, ids, rows).Steps(query_tokens);
 }
 
+std::vector<Case> WeightCases(const Qwen2& model, int layer) {
+  const Qwen2Layer& w = model.layers[static_cast<size_t>(layer)];
+  std::vector<Case> cases;
+  const auto add = [&](Op op, const char* name, const WeightView& first, WeightView second = {}) {
+    Case& c = cases.emplace_back();
+    c.op = op;
+    c.name = fmt::format("L{:02}.{}", layer, name);
+    c.w = first;
+    c.w_up = second;
+  };
+  add(Op::matvec, "q_proj", w.attn_q);
+  add(Op::matvec, "k_proj", w.attn_k);
+  add(Op::matvec, "v_proj", w.attn_v);
+  add(Op::matvec, "attn_output", w.attn_output);
+  add(Op::gate_up, "gate_up", w.ffn_gate, w.ffn_up);
+  add(Op::gate_up_swiglu, "gate_up_swiglu", w.ffn_gate, w.ffn_up);
+  add(Op::down_proj, "down_proj", w.ffn_down);
+  return cases;
+}
+
 std::vector<Case> CaptureCases(const Qwen2& model, size_t layer, const std::vector<int32_t>& ids,
                                size_t rows, size_t query_tokens, int threads) {
   const int index = static_cast<int>(layer);

@@ -34,6 +34,10 @@ class CapturedTaps : public TapSink<double> {
 std::vector<Case> StepCases(const Qwen2& model, int layer, const CapturedTaps& taps,
                             const std::vector<int32_t>& ids, size_t rows, size_t query_tokens);
 
+/// The matrices of one layer as cases without inputs, on the model's own bytes: matvec, gate_up,
+/// gate_up_swiglu, down_proj.
+std::vector<Case> WeightCases(const Qwen2& model, int layer);
+
 /// The inputs of every op of one layer, and of the ops outside the layers, as the f32 oracle sees
 /// them while it runs `ids`, rounded to float. Matrices keep `rows` rows spread evenly over the
 /// whole (0: all), always with all columns. `query_tokens`: gqa_attention keeps only that many

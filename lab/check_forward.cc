@@ -1,12 +1,10 @@
 #include "lab/check_forward.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "lab/error.h"
+#include "lab/json.h"
 #include "lab/output.h"
 #include "lab/table.h"
 #include "model/repack.h"
@@ -14,8 +12,6 @@
 
 namespace lab {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::string Where(const Place& p) {
   return p.layer == kNoLayer ? fmt::format("t{}", p.token)
@@ -153,10 +149,6 @@ std::string TokensToText(const std::vector<ContractResult>& results, size_t prom
   return counts.ToText() + details;
 }
 
-Json Number(double x) {
-  return std::isfinite(x) ? Json(x) : Json(fmt::format("{}", x));
-}
-
 Json ToJson(const LogitFigures& f) {
   return {{"rse", Number(f.rse)},
           {"kl", Number(f.kl)},
@@ -203,15 +195,6 @@ std::vector<int32_t> PromptInContext(const ForwardFlags& f, const Qwen2& model) 
          ids.size(), f.generate, longest);
   return ids;
 }
-
-// A line on the terminal that is gone when it is over.
-struct Progress {
-  bool on = isatty(STDERR_FILENO);
-  void operator()(std::string_view what) const {
-    if (on) PrintErr(fmt::format("\r\x1b[K{}", what));
-  }
-  ~Progress() { (*this)(""); }
-};
 
 }  // namespace
 
@@ -261,7 +244,7 @@ int CheckForward(const ForwardFlags& f, const SharedFlags& shared) {
   const std::vector<int32_t> prompt = PromptInContext(f, model);
   std::vector<ContractResult> results;
   {
-    const Progress progress;
+    const ProgressLine progress;
     options.progress = [&](std::string_view what) { progress(what); };
     const std::vector<int32_t> ids = ContinueGreedily(model, prompt, f.generate, options);
     results =

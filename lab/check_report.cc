@@ -6,21 +6,15 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "lab/cli.h"
 #include "lab/error.h"
+#include "lab/json.h"
 #include "lab/names.h"
 #include "lab/output.h"
 
 namespace lab {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-Json Number(double x) {
-  return std::isfinite(x) ? Json(x) : Json(fmt::format("{}", x));
-}
 
 double ToNumber(const Json& value) {
   if (value.is_number()) return value.get<double>();
@@ -28,10 +22,6 @@ double ToNumber(const Json& value) {
   if (text == "inf") return std::numeric_limits<double>::infinity();
   if (text == "-inf") return -std::numeric_limits<double>::infinity();
   return std::numeric_limits<double>::quiet_NaN();
-}
-
-std::string Dump(const Json& record) {
-  return record.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 Json ToJson(const CheckLine& line) {
@@ -136,14 +126,14 @@ int ReportCheck(std::vector<CheckLine> lines, Format format, bool worst_first) {
                     t.passed, t.failed, t.not_built, t.not_run, t.compared, t.worst_pass));
   } else if (format == Format::jsonl) {
     std::string out;
-    for (const CheckLine& line : lines) out += Dump(ToJson(line));
-    PrintOut(out + Dump({{"kind", "summary"},
-                         {"passed", t.passed},
-                         {"failed", t.failed},
-                         {"not_built", t.not_built},
-                         {"not_run", t.not_run},
-                         {"compared", t.compared},
-                         {"worst_pass", t.worst_pass}}));
+    for (const CheckLine& line : lines) out += ToLine(ToJson(line));
+    PrintOut(out + ToLine({{"kind", "summary"},
+                           {"passed", t.passed},
+                           {"failed", t.failed},
+                           {"not_built", t.not_built},
+                           {"not_run", t.not_run},
+                           {"compared", t.compared},
+                           {"worst_pass", t.worst_pass}}));
   }
   if (t.failed > 0) return kNumericFailure;
   if (t.passed > 0) return kPass;
@@ -166,7 +156,7 @@ int ReportCandidate(const std::vector<CheckLine>& lines, Format format) {
   }
   if (format == Format::jsonl) {
     std::string out;
-    for (const CheckLine& line : lines) out += Dump(ToJson(line));
+    for (const CheckLine& line : lines) out += ToLine(ToJson(line));
     PrintOut(out);
   } else {
     PrintOut(table.To(format));

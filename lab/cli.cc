@@ -126,6 +126,24 @@ void CheckThreads(int threads) {
   if (threads < 1 || threads > 1024) Fail("--threads: {} is outside 1 to 1024", threads);
 }
 
+Shard ParseShard(const std::string& text) {
+  Shard shard;
+  char rest = 0;
+  if (!text.empty() &&
+      (std::sscanf(text.c_str(), "%zu/%zu%c", &shard.part, &shard.parts, &rest) != 2 ||
+       shard.part < 1 || shard.part > shard.parts))
+    Fail("--shard {}: expected I/N with I from 1 to N", Printable(text));
+  return shard;
+}
+
+ProgressLine::ProgressLine() : on_(isatty(STDERR_FILENO)) {}
+ProgressLine::~ProgressLine() {
+  (*this)("");
+}
+void ProgressLine::operator()(std::string_view what) const {
+  if (on_) PrintErr(fmt::format("\r\x1b[K{}", what));
+}
+
 std::string ReadText(const std::string& path) {
   const int fd = path == "-" ? dup(STDIN_FILENO) : open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) Fail("{}: cannot open: {}", path, std::strerror(errno));

@@ -88,19 +88,6 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   return ParseArgs(app, argc, argv);
 }
 
-// Leaves every N-th case, beginning with the I-th.
-void TakeShard(const std::string& shard, std::vector<Case>& cases) {
-  if (shard.empty()) return;
-  size_t part = 0, parts = 0;
-  char rest = 0;
-  if (std::sscanf(shard.c_str(), "%zu/%zu%c", &part, &parts, &rest) != 2 || part < 1 ||
-      part > parts)
-    Fail("--shard {}: expected I/N with I from 1 to N", Printable(shard));
-  std::vector<Case> kept;
-  for (size_t i = part - 1; i < cases.size(); i += parts) kept.push_back(std::move(cases[i]));
-  cases = std::move(kept);
-}
-
 std::vector<Case> LoadCases(const Flags& f) {
   std::vector<Case> cases;
   if (!f.model.empty()) {
@@ -115,7 +102,9 @@ std::vector<Case> LoadCases(const Flags& f) {
   const GlobList globs(f.cases);
   std::erase_if(cases, [&](const Case& c) { return !Chosen(globs, c); });
   if (cases.empty()) throw Error(kNotComparable, "no case matches --case");
-  TakeShard(f.shard, cases);
+  size_t index = 0;
+  std::erase_if(cases,
+                [&, shard = ParseShard(f.shard)](const Case&) { return !shard.Has(index++); });
   if (f.fresh == 0) return cases;
   std::vector<Case> redrawn;
   for (int seed = 1; seed <= f.fresh; ++seed)

@@ -69,6 +69,8 @@ double LogSumExp(const T* x, size_t n) {
   return top + std::log(sum);
 }
 
+}  // namespace
+
 template <class T>
 LogitFigures FiguresOf(const T* x, const std::vector<double>& exact) {
   LogitFigures f;
@@ -88,6 +90,11 @@ LogitFigures FiguresOf(const T* x, const std::vector<double>& exact) {
   f.margin = top.logits[0] - top.logits[1];
   return f;
 }
+
+template LogitFigures FiguresOf(const float*, const std::vector<double>&);
+template LogitFigures FiguresOf(const double*, const std::vector<double>&);
+
+namespace {
 
 // Measures a float32 pass as it runs, so that its values need not be kept.
 class Measure : public TapSink<float> {

@@ -53,6 +53,10 @@ struct LogitFigures {
   double margin = 0;  ///< highest logit minus the second highest
 };
 
+/// T float or double; x as long as `exact`, the logits of oracle_f32.
+template <class T>
+LogitFigures FiguresOf(const T* x, const std::vector<double>& exact);
+
 enum class TokenStatus { same, tie, fail };
 
 /// The token rule: another argmax than the oracle's is a failure when the oracle's margin exceeds

@@ -80,6 +80,7 @@ Verdict JudgeOutputs(const std::vector<Expected>& expected,
       v.channel = i % e.n;
       v.got = got[o].data()[i];
       v.expected = e.value[i];
+      v.tolerance = e.Tolerance(i, lanes);
     }
   }
   for (size_t o = 0; o < expected.size() && o < got.size(); ++o)

@@ -27,6 +27,7 @@ struct Verdict {
   std::string output;  ///< the worst element: output, token, channel, what was there, what is right
   size_t token = 0, channel = 0;
   double got = 0, expected = 0;
+  double tolerance = 0;  ///< of the worst element; 0 where the bits must be right
   UsualCriteria usual;
   std::string blame;  ///< which part of the weights explains a failure (lab/blame.h), or ""
 };

@@ -15,7 +15,9 @@ struct UseRule {
   std::vector<std::pair<int, int>> layers;  ///< ranges, both ends included; empty: every step
   const Row* row = nullptr;                 ///< one of the two is set
   const Mutant* mutant = nullptr;
-  std::string matvec = {};  ///< one matrix alone ("q_proj"); empty, as from a text: every one
+  // What no text says:
+  std::string matvec = {};     ///< one matrix alone ("q_proj"); empty: every one
+  bool forgets_rules = false;  ///< row and mutant as here, whatever the rules before it say
 
   bool Covers(Op step, int layer, std::string_view name = {}) const;
 };

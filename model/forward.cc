@@ -76,6 +76,7 @@ RowUse RowSet::For(Op op, int layer, std::string_view name) const {
   RowUse use = {rows_[static_cast<size_t>(op)]};
   for (const UseRule& rule : rules_) {
     if (!rule.Covers(op, layer, name)) continue;
+    if (rule.forgets_rules) use = {};
     if (rule.row) use.row = rule.row;
     if (rule.mutant) use.mutant = rule.mutant;
   }

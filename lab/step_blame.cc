@@ -189,9 +189,6 @@ double Rank(double kl) {
 
 StepBlame BlameSteps(const Qwen2& model, const RowSet& candidate, std::span<const int32_t> ids,
                      const StepBlameOptions& options) {
-  if (ids.size() > Forward<float>::kBatch)
-    Fail("--blame: {} tokens are more than one batch of {}; give a shorter prompt", ids.size(),
-         Forward<float>::kBatch);
   const size_t layers = model.config.layers;
   const RowSet clean_rows(Backend::hwy, Contract::f32);
   StepBlame blame;

@@ -40,8 +40,8 @@ struct StepBlameOptions {
 
 /// The clean pass is hwy f32. It is first judged against the oracle as a whole pass. Each replaced
 /// pass begins at the replaced step's layer, on the residual stream that the other one has there. A
-/// step takes the rounding of its activations along. Throws Error: exit 1 when the clean pass is
-/// wrong itself, 3 when no step is left, 2 for a prompt longer than one batch.
+/// step takes the rounding of its activations along. `ids` are at most one batch of Forward. Throws
+/// Error: exit 1 when the clean pass is wrong itself, 3 when no step is left.
 StepBlame BlameSteps(const Qwen2& model, const RowSet& candidate, std::span<const int32_t> ids,
                      const StepBlameOptions& options);
 

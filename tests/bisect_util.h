@@ -18,16 +18,17 @@ namespace lab {
 /// Runs every backend, contract, KV type and thread count on every prompt; returns how many of
 /// these passes were called wrong. `runs`, if set: how many there were.
 inline size_t CountAlarms(const Qwen2& model, const std::vector<std::vector<int32_t>>& prompts,
-                          const std::vector<int>& threads, size_t* runs = nullptr) {
+                          const std::vector<Contract>& contracts, const std::vector<int>& threads,
+                          size_t* runs) {
   size_t alarms = 0;
   for (const std::vector<int32_t>& ids : prompts)
-    for (const Contract contract : {Contract::f32, Contract::q16, Contract::q8})
+    for (const Contract contract : contracts)
       for (const KvType kv : {KvType::f32, KvType::f16})
         for (const int n : threads) {
           Bisector bisector(model, contract, kv, ids, n);
           for (const Backend backend : {Backend::ref, Backend::hwy}) {
             const BisectResult result = bisector.Run(RowSet(backend, contract), {});
-            if (runs) ++*runs;
+            ++*runs;
             if (!result.FirstWrong() && !result.not_finite) continue;
             ++alarms;
             ADD_FAILURE() << NameOf(backend) << " " << NameOf(contract) << " KV " << NameOf(kv)

@@ -105,6 +105,26 @@ TEST(Bisect, FiltersByLayerAndOp) {
   }
 }
 
+// A rule about silu takes the fused step of its layer apart; rounding is a step where there is
+// some.
+TEST(Bisect, StepsAreThoseOfThePass) {
+  const Qwen2 model = OpenModel("tiny");
+  const auto names = [&](Contract contract, const std::string& rule) {
+    Bisector bisector(model, contract, KvType::f32, {1, 2}, 1);
+    std::string all;
+    for (const StepVerdict& s : bisector.Run(RowsWith(rule, contract), {{{3, 3}}, ""}).steps)
+      all += s.name.substr(4) + " ";
+    return all;
+  };
+  EXPECT_EQ(names(Contract::f32, "silu@3=SiluRef"),
+            "attn_norm q_proj k_proj v_proj q_rope k_rope attn_ctx attn_output attn_residual "
+            "ffn_norm gate_up silu swiglu down_proj layer_out ");
+  EXPECT_EQ(names(Contract::q8, "silu@4=SiluRef"),
+            "attn_norm quantize_attn_norm q_proj k_proj v_proj q_rope k_rope attn_ctx "
+            "quantize_attn_ctx attn_output attn_residual ffn_norm quantize_ffn_norm gate_up_swiglu "
+            "quantize_ffn_swiglu down_proj layer_out ");
+}
+
 TEST(Bisect, NonFiniteValuesAreNamed) {
   const Qwen2 model = OpenModel("tiny");
   Bisector bisector(model, Contract::f32, KvType::f32, kIds, 1);

@@ -120,5 +120,34 @@ TEST(Forward, OneMatrixMayFollowAnotherContract) {
   EXPECT_EQ(logits(Contract::q8, all_f32), f32);
 }
 
+// q alone rounds what it shares with k: the yardstick's k would read the integers if it got them.
+TEST(Forward, NeighboursOfARoundedMatrixReadFloats) {
+  const Qwen2 model = OpenModel("tiny");
+  const auto projections = [&](std::vector<UseRule> rules) {
+    class Recorder : public TapSink<float> {
+     public:
+      bool Wants(Tap tap, int layer) const override {
+        return layer == 0 && (tap == Tap::q_bias || tap == Tap::k_bias);
+      }
+      void OnTap(const TapView<float>& v) override {
+        values.emplace_back(v.values, v.values + v.n);
+      }
+      std::vector<std::vector<float>> values;  // q, k of the first token
+    };
+    RowSet rows(Backend::ref, Contract::f32);
+    rows.Use(std::move(rules));
+    Recorder recorder;
+    Forward<float>(model, rows, KvType::f32, 1, kIds.size()).Run(kIds, &recorder);
+    return recorder.values;
+  };
+  UseRule q8;
+  q8.op = Op::matvec;
+  q8.row = FindRow(Op::matvec, Contract::q8, Backend::ref);
+  q8.matvec = "q_proj";
+  const auto plain = projections({}), mixed = projections({q8});
+  EXPECT_NE(plain[0], mixed[0]);
+  EXPECT_EQ(plain[1], mixed[1]);
+}
+
 }  // namespace
 }  // namespace lab

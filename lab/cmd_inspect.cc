@@ -24,7 +24,6 @@ std::string ShapeText(const WeightTensor& t) {
 
 // Whether the checksum at the end of an APR file fits; "none" for a file without one.
 std::string_view FooterName(const WeightFile& file) {
-  if (!file.format().starts_with("APR")) return "none";
   switch (CheckAprFooter(file)) {
     case AprFooter::right:
       return "right";

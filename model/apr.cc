@@ -14,6 +14,7 @@
 namespace lab {
 namespace {
 
+constexpr char kFormat[] = "APR version 2";
 constexpr uint64_t kHeaderSize = 64, kAlignment = 64;
 constexpr uint16_t kPacked = 0x0007,  // LZ4, ZSTD, encrypted
     kSharded = 0x0010, kRowMajor = 0x0400, kColumnMajor = 0x0800;
@@ -221,8 +222,7 @@ void CheckEnd(const WeightFile& apr) {
 }  // namespace
 
 WeightFile ReadApr(FileBytes file) {
-  WeightFileParts parts{
-      .file = std::move(file), .format = "APR version 2", .metadata = {}, .tensors = {}};
+  WeightFileParts parts{.file = std::move(file), .format = kFormat, .metadata = {}, .tensors = {}};
   const Header h = ReadHeader(parts.file);
   nlohmann::json metadata = ReadMetadata(parts.file, h);
   std::vector<IndexEntry> entries = ReadIndex(parts.file, h);
@@ -254,9 +254,11 @@ WeightFile ReadApr(FileBytes file) {
   return apr;
 }
 
-AprFooter CheckAprFooter(const WeightFile& apr) {
-  const std::span<const uint8_t> bytes = apr.file().bytes();
-  if (!HasFooter(bytes.size(), EndOf(apr.data_offset(), apr.tensors()))) return AprFooter::absent;
+AprFooter CheckAprFooter(const WeightFile& file) {
+  const std::span<const uint8_t> bytes = file.file().bytes();
+  if (file.format() != kFormat ||
+      !HasFooter(bytes.size(), EndOf(file.data_offset(), file.tensors())))
+    return AprFooter::absent;
   uint32_t stored;
   std::memcpy(&stored, bytes.data() + bytes.size() - 4, sizeof stored);
   return Crc(bytes.first(bytes.size() - 4)) == stored ? AprFooter::right : AprFooter::wrong;

@@ -11,7 +11,8 @@ namespace lab {
 WeightFile ReadApr(FileBytes file);
 
 enum class AprFooter { absent, right, wrong };
-/// Compares the CRC in the last four bytes of an APR file with the bytes before them.
-AprFooter CheckAprFooter(const WeightFile& apr);
+/// Compares the CRC in the last four bytes of an APR file with the bytes before them; files of
+/// other formats have none.
+AprFooter CheckAprFooter(const WeightFile& file);
 
 }  // namespace lab

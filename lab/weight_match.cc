@@ -116,20 +116,21 @@ double Rms(const std::vector<float>& a, const std::vector<float>& b) {
 // Finds what explains the difference of a tensor: on samples first, then in full.
 class Explainer {
  public:
-  Explainer(const std::vector<TensorMatch*>& differing, int threads)
-      : differing_(differing), samples_(differing.size()), threads_(threads) {
+  Explainer(std::vector<TensorMatch>& all, int threads)
+      : all_(all), samples_(all.size()), threads_(threads) {
     ParallelFor(threads, [&](int t) {
-      for (auto i = static_cast<size_t>(t); i < differing.size();
-           i += static_cast<size_t>(threads)) {
-        const WeightTensor &a = *differing[i]->a, &b = *differing[i]->b;
-        samples_[i] = {Sample(a, Order::same, 0), Sample(b, Order::same, 0),
-                       Sample(b, Order::transposed, a.dims[0])};
+      for (auto i = static_cast<size_t>(t); i < all.size(); i += static_cast<size_t>(threads)) {
+        const TensorMatch& m = all[i];
+        if (m.a && IsDecodable(*m.a)) samples_[i].a = Sample(*m.a, Order::same, 0);
+        if (!m.values) continue;
+        samples_[i].b = Sample(*m.b, Order::same, 0);
+        samples_[i].b_transposed = Sample(*m.b, Order::transposed, m.a->dims[0]);
       }
     });
   }
 
   void Explain(size_t i) const {
-    TensorMatch& m = *differing_[i];
+    TensorMatch& m = all_[i];
     const Samples& s = samples_[i];
     const double own = Rms(s.a, s.b);
     const auto explains = [&](const ComparePair& pair, double left) {
@@ -144,28 +145,31 @@ class Explainer {
       m.finding = Finding::transposed;
       return;
     }
-    for (size_t k = 0; k < differing_.size(); ++k) {
-      const WeightTensor* other = differing_[k]->a;
-      if (k == i || other->elements() != m.a->elements() ||
+    for (size_t k = 0; k < all_.size(); ++k) {
+      const WeightTensor* other = all_[k].a;
+      if (k == i || samples_[k].a.empty() || other->elements() != m.a->elements() ||
           !explains({other, m.b}, Rms(samples_[k].a, s.b)))
         continue;
       m.finding = Finding::another;
-      m.other = differing_[k]->name;
+      m.other = all_[k].name;
       return;
     }
   }
 
  private:
-  const std::vector<TensorMatch*>& differing_;
+  std::vector<TensorMatch>& all_;
   std::vector<Samples> samples_;
   int threads_;
 };
 
-void FindExchanged(const std::vector<TensorMatch*>& differing) {
-  for (TensorMatch* m : differing)
-    for (const TensorMatch* other : differing)
-      m->exchanged |= m->finding == Finding::another && other->finding == Finding::another &&
-                      other->name == m->other && other->other == m->name;
+void FindExplanations(std::vector<TensorMatch>& all, int threads) {
+  const Explainer explainer(all, threads);
+  for (size_t i = 0; i < all.size(); ++i)
+    if (all[i].values) explainer.Explain(i);
+  for (TensorMatch& m : all)
+    for (const TensorMatch& other : all)
+      m.exchanged |= m.finding == Finding::another && other.finding == Finding::another &&
+                     other.name == m.other && other.other == m.name;
 }
 
 }  // namespace
@@ -197,9 +201,7 @@ std::vector<TensorMatch> MatchWeights(const WeightFile& a, const WeightFile& b, 
   LookAtBytes(all, threads);
   const std::vector<TensorMatch*> differing = Differing(all);
   LookAtValues(differing, threads);
-  const Explainer explainer(differing, threads);
-  for (size_t i = 0; i < differing.size(); ++i) explainer.Explain(i);
-  FindExchanged(differing);
+  if (!differing.empty()) FindExplanations(all, threads);
   const auto key = [](const TensorMatch& m) {
     const double cosine = m.Cosine(), rms = m.values ? m.values->Rms() : 0;
     return std::array{m.IsWrong() ? 0.0 : 1.0, std::isnan(cosine) ? -2.0 : cosine,

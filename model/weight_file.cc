@@ -79,7 +79,7 @@ float AprQ4At(const uint8_t* data, uint64_t i) {
   const float scale = HalfToFloat(LoadAt<uint16_t>({block, 2}, 0));
   const bool normal = std::isfinite(scale) && std::abs(scale) >= 0x1p-14f;
   const int nibble = block[2 + k / 2] >> 4 * (k % 2) & 15;
-  return normal ? static_cast<float>(nibble - 8) * scale : 0.0f;
+  return static_cast<float>(nibble - 8) * (normal ? scale : 0.0f);
 }
 
 }  // namespace

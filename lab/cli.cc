@@ -90,8 +90,8 @@ Format ParseTableFormat(const std::string& format) {
 
 void AddModel(CLI::App& app, std::string& model) {
   app.add_option("--model", model,
-                 fmt::format("a GGUF file, or a synthetic shape ({}). Default: $LAB_MODEL, then "
-                             "the fetched file, then tiny",
+                 fmt::format("a GGUF, APR or safetensors file, or a synthetic shape ({}). Default: "
+                             "$LAB_MODEL, then the fetched file, then tiny",
                              SynthShapeNames()))
       ->type_name("FILE|SHAPE");
 }

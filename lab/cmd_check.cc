@@ -88,14 +88,22 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   return ParseArgs(app, argc, argv);
 }
 
+// "What is 2+2?"; in a file without a vocabulary its ids in qwen2's, as far as they exist.
+std::vector<int32_t> CheckIds(const Qwen2& model) {
+  if (model.source->Strings("tokenizer.ggml.tokens"))
+    return Tokenizer(*model.source).Encode("What is 2+2?");
+  std::vector<int32_t> ids = {3838, 374, 220, 17, 10, 17, 30};
+  for (int32_t& id : ids) id %= static_cast<int32_t>(model.config.vocab);
+  return ids;
+}
+
 std::vector<Case> LoadCases(const Flags& f) {
   std::vector<Case> cases;
   if (!f.model.empty()) {
     const Qwen2 model = OpenModel(f.model);
     if (f.layer >= model.config.layers)
       Fail("--layer {}: the model has layers 0 to {}", f.layer, model.config.layers - 1);
-    const std::vector<int32_t> ids = Tokenizer(*model.source).Encode("What is 2+2?");
-    cases = CaptureCases(model, f.layer, ids, 0, 0, f.threads);
+    cases = CaptureCases(model, f.layer, CheckIds(model), 0, 0, f.threads);
   } else {
     cases = ReadCases(CasesFolder(f.folder));
   }

@@ -171,8 +171,7 @@ TraceHeader MakeHeader(const Flags& f, const Qwen2& model, const RowSet& rows, K
   h.model = model.name();
   h.architecture = "qwen2";
   h.layers = model.config.layers;
-  for (const GgufTensor& t : model.source->tensors())
-    h.tensor_types.emplace_back(t.name, t.TypeName());
+  for (const WeightTensor& t : model.source->tensors()) h.tensor_types.emplace_back(t.name, t.type);
   h.contract = NameOf(rows.contract());
   h.kv_type = NameOf(kv);
   h.backend = NameOf(rows.backend());

@@ -79,8 +79,8 @@ int CmdTokenize(int argc, char** argv) {
     Fail("--decode goes with --tokens or --jsonl");
 
   const bool json = ParseFormat(format) == Format::jsonl;
-  const Gguf gguf(OpenModelBytes(ResolveModel(model_name)));
-  const Tokenizer tokenizer(gguf);
+  const WeightFile file = ReadWeightFile(OpenModelBytes(ResolveModel(model_name)));
+  const Tokenizer tokenizer(file);
   if (!jsonl.empty()) {
     std::istringstream lines(ReadText(jsonl));
     std::string line;

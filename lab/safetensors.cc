@@ -5,6 +5,7 @@
 
 #include "lab/error.h"
 #include "lab/names.h"
+#include "model/json_metadata.h"
 
 namespace lab {
 namespace {
@@ -19,8 +20,8 @@ size_t BytesOf(std::string_view dtype) {
   return 0;
 }
 
-SafetensorsEntry ReadEntry(const std::string& file, const std::string& name, const Json& json,
-                           std::span<const uint8_t> data) {
+SafetensorsEntry ReadEntry(const std::string& file, const std::string& name,
+                           const nlohmann::json& json, std::span<const uint8_t> data) {
   const auto bad = [&](const char* what) {
     Fail("{}: tensor '{}': {}; the file is damaged", file, Printable(name), what);
   };
@@ -29,12 +30,13 @@ SafetensorsEntry ReadEntry(const std::string& file, const std::string& name, con
   if (!json.is_object() || !json.contains("dtype") || !json.contains("shape") ||
       !json.contains("data_offsets"))
     bad("dtype, shape or data_offsets is missing");
-  const Json &dtype = json["dtype"], &shape = json["shape"], &offsets = json["data_offsets"];
+  const nlohmann::json &dtype = json["dtype"], &shape = json["shape"],
+                       &offsets = json["data_offsets"];
   if (!dtype.is_string() || BytesOf(dtype.get<std::string>()) == 0) bad("unknown dtype");
   entry.dtype = dtype;
   uint64_t bytes = BytesOf(entry.dtype);
   if (!shape.is_array()) bad("shape is not a list");
-  for (const Json& dim : shape) {
+  for (const nlohmann::json& dim : shape) {
     if (!dim.is_number_unsigned()) bad("shape holds something that is no size");
     entry.shape.push_back(dim);
     if (__builtin_mul_overflow(bytes, entry.shape.back(), &bytes)) bad("shape is impossibly large");
@@ -88,27 +90,30 @@ void WriteSafetensors(OutputFile& out, std::span<const SafetensorsEntry> entries
     out.Write({reinterpret_cast<const char*>(e.data.data()), e.data.size()});
 }
 
-Safetensors::Safetensors(const std::string& path) : file_(FileBytes::Map(path)) {
-  const std::span<const uint8_t> bytes = file_.bytes();
+SafetensorsHeader ReadSafetensorsHeader(const FileBytes& file) {
+  const std::span<const uint8_t> bytes = file.bytes();
   uint64_t size = 0;
   if (bytes.size() >= sizeof size) std::memcpy(&size, bytes.data(), sizeof size);
   if (bytes.size() < sizeof size || size > bytes.size() - sizeof size)
-    Fail("{}: not a safetensors file, or a truncated one: the header does not fit", path);
-  const auto header = bytes.subspan(sizeof size, size);
-  const Json json = Json::parse(header.begin(), header.end(), nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) Fail("{}: offset 8: the header is not a JSON object", path);
+    Fail("{}: not a safetensors file, or a truncated one: the header does not fit", file.name());
+  const nlohmann::json json =
+      ParseJsonObject(fmt::format("{}: offset 8: the header", file.name()),
+                      {reinterpret_cast<const char*>(bytes.data()) + sizeof size, size});
+  SafetensorsHeader header = {{}, {}, sizeof size + size};
   for (const auto& [name, value] : json.items()) {
     if (name == "__metadata__") {
       for (const auto& [key, text] : value.items())
-        if (text.is_string()) metadata_[key] = text;
+        if (text.is_string()) header.metadata[key] = text;
     } else {
-      entries_.push_back(ReadEntry(path, name, value, bytes.subspan(sizeof size + size)));
+      header.entries.push_back(
+          ReadEntry(file.name(), name, value, bytes.subspan(header.data_offset)));
     }
   }
+  return header;
 }
 
 const SafetensorsEntry* Safetensors::Find(std::string_view name) const {
-  for (const SafetensorsEntry& e : entries_)
+  for (const SafetensorsEntry& e : entries())
     if (e.name == name) return &e;
   return nullptr;
 }

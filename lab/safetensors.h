@@ -28,19 +28,28 @@ struct SafetensorsEntry {
 void WriteSafetensors(OutputFile& out, std::span<const SafetensorsEntry> entries,
                       const std::map<std::string, std::string>& metadata);
 
+struct SafetensorsHeader {
+  std::vector<SafetensorsEntry> entries;  ///< by name; their data points into the file
+  std::map<std::string, std::string> metadata;
+  uint64_t data_offset;
+};
+
+/// Checks that shapes, dtypes and data ranges agree. Throws Error.
+SafetensorsHeader ReadSafetensorsHeader(const FileBytes& file);
+
 class Safetensors {
  public:
-  /// Maps and checks a file: shapes, dtypes and data ranges must agree. Throws Error.
-  explicit Safetensors(const std::string& path);
-  const std::vector<SafetensorsEntry>& entries() const { return entries_; }
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// Maps and checks a file. Throws Error.
+  explicit Safetensors(const std::string& path)
+      : file_(FileBytes::Map(path)), header_(ReadSafetensorsHeader(file_)) {}
+  const std::vector<SafetensorsEntry>& entries() const { return header_.entries; }
+  const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   /// Null when there is no such tensor.
   const SafetensorsEntry* Find(std::string_view name) const;
 
  private:
   FileBytes file_;
-  std::vector<SafetensorsEntry> entries_;
-  std::map<std::string, std::string> metadata_;
+  SafetensorsHeader header_;
 };
 
 }  // namespace lab

@@ -9,7 +9,6 @@
 #include "lab/cache_dir.h"
 #include "lab/error.h"
 #include "lab/names.h"
-#include "model/synth.h"
 #include "reference/dequant_ref.h"
 
 namespace lab {
@@ -18,7 +17,7 @@ namespace {
 // Looks tensors up and writes down everything that is wrong instead of stopping at the first thing.
 class Loader {
  public:
-  explicit Loader(const Gguf& gguf) : gguf_(gguf) {}
+  explicit Loader(const WeightFile& file) : file_(file) {}
 
   template <class... A>
   void Problem(fmt::format_string<A...> format, A&&... args) {
@@ -26,40 +25,41 @@ class Loader {
   }
 
   size_t Size(std::string_view key, size_t largest) {
-    const auto value = gguf_.Unsigned(key);
-    if (!value) Problem("key '{}' is missing", key);
+    const auto value = file_.Unsigned(key);
+    if (!value) Problem("key '{}' is missing", file_.KeySpelling(key));
     if (value && (*value == 0 || *value > largest))
-      Problem("key '{}' is {}; 1 to {} are possible", key, *value, largest);
+      Problem("key '{}' is {}; 1 to {} are possible", file_.KeySpelling(key), *value, largest);
     return value && *value <= largest ? *value : 0;
   }
 
   float Positive(std::string_view key, double fallback) {
-    const double value = gguf_.Number(key).value_or(fallback);
+    const double value = file_.Number(key).value_or(fallback);
     const auto rounded = static_cast<float>(value);
     if (!(rounded > 0) || !std::isfinite(rounded))
-      Problem("key '{}' is {}, not a positive float", key, value);
+      Problem("key '{}' is {}, not a positive float", file_.KeySpelling(key), value);
     return rounded;
   }
 
-  bool Has(const std::string& name) const { return gguf_.FindTensor(name) != nullptr; }
+  bool Has(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
 
   WeightView Matrix(const std::string& name, size_t rows, size_t cols) {
     used_.insert(name);
-    const GgufTensor* t = gguf_.FindTensor(name);
+    const WeightTensor* t = file_.FindTensor(name);
+    const std::string spelling = file_.TensorSpelling(name);
     if (!t) {
-      Problem("tensor '{}' is missing", name);
+      Problem("tensor '{}' is missing", spelling);
       return {};
     }
-    if (!t->block()) {
-      Problem("tensor '{}' has {}, which lab cannot compute with", name, t->TypeName());
+    if (t->packing != Packing::blocks) {
+      Problem("tensor '{}' has {}, which lab cannot compute with", spelling, t->type);
       return {};
     }
     if (t->dims[0] != cols || t->dims[1] != rows || t->dims[2] != 1 || t->dims[3] != 1) {
-      Problem("tensor '{}' is {} x {}, but {} rows of {} are needed", name,
+      Problem("tensor '{}' is {} x {}, but {} rows of {} are needed", spelling,
               t->dims[1] * t->dims[2] * t->dims[3], t->dims[0], rows, cols);
       return {};
     }
-    return {t->block()->type, t->data, rows, cols};
+    return {t->block->type, t->data, rows, cols};
   }
 
   std::vector<float> Vector(const std::string& name, size_t n) {
@@ -72,16 +72,16 @@ class Loader {
 
   // A tensor that nobody asked for would be left out of the computation in silence.
   void ReportUnused() {
-    for (const GgufTensor& t : gguf_.tensors())
-      if (!used_.contains(std::string(t.name)))
-        Problem("tensor '{}' has no place in a qwen2 forward pass", Printable(t.name));
+    for (const WeightTensor& t : file_.tensors())
+      if (!used_.contains(t.name))
+        Problem("tensor '{}' has no place in a qwen2 forward pass", Printable(t.spelling));
   }
 
   void ThrowIfProblems() const {
     if (problems_.empty()) return;
-    if (problems_.size() == 1) Fail("{}: {}", gguf_.file().name(), problems_[0]);
+    if (problems_.size() == 1) Fail("{}: {}", file_.file().name(), problems_[0]);
     constexpr size_t kShown = 20;
-    std::string text = fmt::format("{}: {} problems", gguf_.file().name(), problems_.size());
+    std::string text = fmt::format("{}: {} problems", file_.file().name(), problems_.size());
     for (size_t i = 0; i < std::min(problems_.size(), kShown); ++i) text += "\n  " + problems_[i];
     if (problems_.size() > kShown)
       text += fmt::format("\n  and {} more", problems_.size() - kShown);
@@ -89,16 +89,35 @@ class Loader {
   }
 
  private:
-  const Gguf& gguf_;
+  const WeightFile& file_;
   std::vector<std::string> problems_;
   std::unordered_set<std::string> used_;
 };
 
-Qwen2Config ReadConfig(const Gguf& gguf, Loader& load) {
+// What a qwen2 file of some format may say and lab does not compute.
+void CheckVariants(const WeightFile& file, Loader& load) {
+  if (const auto scaling = file.String("qwen2.rope.scaling.type");
+      scaling && *scaling != "none" && *scaling != "default")
+    load.Problem("RoPE scaling '{}' is not supported", Printable(*scaling));
+  // 2: halves rotated; 0: adjacent pairs.
+  if (const auto rope = file.Unsigned("qwen2.rope.type"); rope && *rope != 2)
+    load.Problem("key '{}' is {}; qwen2 rotates halves, which is 2",
+                 file.KeySpelling("qwen2.rope.type"), *rope);
+  if (file.Bool("qwen2.attention.use_sliding_window").value_or(false))
+    load.Problem("sliding-window attention is not supported");
+  if (const auto act = file.String("qwen2.hidden_act"); act && *act != "silu")
+    load.Problem("the activation '{}' is not supported; qwen2 has silu", Printable(*act));
+  const bool tied = file.Bool("qwen2.tied_output").value_or(true);
+  if (!tied && !load.Has("output.weight"))
+    load.Problem("tensor '{}' is missing, and '{}' is false", file.TensorSpelling("output.weight"),
+                 file.KeySpelling("qwen2.tied_output"));
+}
+
+Qwen2Config ReadConfig(const WeightFile& file, Loader& load) {
   constexpr size_t kLargest = 1 << 24;  // far above any model; keeps products inside 64 bits
   Qwen2Config c = {};
   // Each layer has at least one tensor of its own, so a damaged count cannot start a long loop.
-  c.layers = load.Size("qwen2.block_count", std::max<size_t>(gguf.tensors().size(), 1));
+  c.layers = load.Size("qwen2.block_count", std::max<size_t>(file.tensors().size(), 1));
   c.context_length = load.Size("qwen2.context_length", kLargest);
   c.hidden = load.Size("qwen2.embedding_length", kLargest);
   c.ffn = load.Size("qwen2.feed_forward_length", kLargest);
@@ -106,24 +125,23 @@ Qwen2Config ReadConfig(const Gguf& gguf, Loader& load) {
   c.kv_heads = load.Size("qwen2.attention.head_count_kv", kLargest);
   if (c.heads && c.kv_heads && c.heads % c.kv_heads != 0)
     load.Problem("{} heads cannot share {} KV heads evenly", c.heads, c.kv_heads);
-  const auto key_length = gguf.Unsigned("qwen2.attention.key_length");
+  const auto key_length = file.Unsigned("qwen2.attention.key_length");
   c.head_dim = key_length ? load.Size("qwen2.attention.key_length", kLargest)
                           : c.hidden / std::max<size_t>(c.heads, 1);
   if (c.head_dim % 2 != 0 || c.head_dim == 0)
     load.Problem("head_dim is {}; RoPE needs an even one", c.head_dim);
   c.rope_base = load.Positive("qwen2.rope.freq_base", 10000.0);
   c.rms_eps = load.Positive("qwen2.attention.layer_norm_rms_epsilon", 1e-6);
-  if (const auto scaling = gguf.String("qwen2.rope.scaling.type"); scaling && *scaling != "none")
-    load.Problem("RoPE scaling '{}' is not supported", Printable(*scaling));
+  CheckVariants(file, load);
 
-  const GgufTensor* embd = gguf.FindTensor("token_embd.weight");
+  const WeightTensor* embd = file.FindTensor("token_embd.weight");
   c.vocab = embd ? embd->dims[1] : 0;
   if (embd && (c.vocab < 2 || c.vocab > kLargest))
-    load.Problem("token_embd.weight has {} rows", c.vocab);
-  const GgufArray* tokens = gguf.Strings("tokenizer.ggml.tokens");
+    load.Problem("{} has {} rows", file.TensorSpelling("token_embd.weight"), c.vocab);
+  const MetaArray* tokens = file.Strings("tokenizer.ggml.tokens");
   if (tokens && embd && tokens->size != c.vocab)
-    load.Problem("tokenizer.ggml.tokens has {} entries, token_embd.weight {} rows", tokens->size,
-                 c.vocab);
+    load.Problem("{} has {} entries, {} {} rows", file.KeySpelling("tokenizer.ggml.tokens"),
+                 tokens->size, file.TensorSpelling("token_embd.weight"), c.vocab);
   c.tied_output = !load.Has("output.weight");
   return c;
 }
@@ -165,15 +183,16 @@ uint64_t Qwen2::BytesPerToken() const {
   return bytes;
 }
 
-Qwen2 LoadQwen2(Gguf gguf) {
-  const auto architecture = gguf.String("general.architecture");
-  if (!architecture) Fail("{}: key 'general.architecture' is missing", gguf.file().name());
+Qwen2 LoadQwen2(WeightFile file) {
+  const auto architecture = file.String("general.architecture");
+  if (!architecture)
+    Fail("{}: key '{}' is missing", file.file().name(), file.KeySpelling("general.architecture"));
   if (*architecture != "qwen2")
     Fail("{}: the architecture is '{}'; lab computes qwen2 (Qwen2, Qwen2.5, Qwen2.5-Coder)",
-         gguf.file().name(), Printable(*architecture));
+         file.file().name(), Printable(*architecture));
 
   Qwen2 model;
-  model.source = std::make_unique<const Gguf>(std::move(gguf));
+  model.source = std::make_unique<const WeightFile>(std::move(file));
   Loader load(*model.source);
   const Qwen2Config& c = model.config = ReadConfig(*model.source, load);
   load.ThrowIfProblems();
@@ -184,11 +203,6 @@ Qwen2 LoadQwen2(Gguf gguf) {
   load.ReportUnused();
   load.ThrowIfProblems();
   return model;
-}
-
-FileBytes OpenModelBytes(const std::string& model) {
-  return IsSynthShape(model) ? FileBytes::FromMemory(model, MakeSynthGguf(model))
-                             : FileBytes::Map(model);
 }
 
 std::string DefaultModel(std::string* why) {

@@ -8,7 +8,7 @@
 
 #include "kernels/block_types.h"
 #include "lab/aligned.h"
-#include "model/gguf.h"
+#include "model/weight_file.h"
 
 namespace lab {
 
@@ -38,7 +38,7 @@ struct Qwen2Layer {
 };
 
 struct Qwen2 {
-  std::unique_ptr<const Gguf> source;  ///< owns the bytes that the views point into
+  std::unique_ptr<const WeightFile> source;  ///< owns the bytes that the views point into
   Qwen2Config config;
   WeightView token_embd;  // [vocab, hidden]
   std::vector<Qwen2Layer> layers;
@@ -52,13 +52,13 @@ struct Qwen2 {
   uint64_t BytesPerToken() const;
 };
 
-/// Builds the model from a GGUF file. Throws Error that lists everything that is wrong with it.
-Qwen2 LoadQwen2(Gguf gguf);
+/// Builds the model from a file of weights. Throws Error that lists everything that is wrong with
+/// it, in the file's own names.
+Qwen2 LoadQwen2(WeightFile file);
 
-/// The bytes of `model`: a file path, or a synthetic shape (model/synth.h: tiny, random:1.5b, ...).
-FileBytes OpenModelBytes(const std::string& model);
+/// From a file path or a synthetic shape.
 inline Qwen2 OpenModel(const std::string& model) {
-  return LoadQwen2(Gguf(OpenModelBytes(model)));
+  return LoadQwen2(ReadWeightFile(OpenModelBytes(model)));
 }
 
 /// The model to use when --model is absent: $LAB_MODEL, the fetched file, `tiny`. `why` says which

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <queue>
+#include <unordered_set>
 
 #include "lab/error.h"
 #include "lab/names.h"
@@ -27,6 +28,31 @@ uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
 }
 
+std::vector<bool> SpecialByType(const MetaArray& types) {
+  std::vector<bool> special(types.size);
+  for (size_t i = 0; i < types.size; ++i)
+    special[i] = types.Integer(i) == kControl || types.Integer(i) == kUserDefined;
+  return special;
+}
+
+// A byte pair vocabulary has bytes and what merges make of them; the rest was added for whole
+// matches, but for the "[PAD151665]" that fill it up to the rows of the embedding.
+std::vector<bool> SpecialByOrigin(const MetaArray& tokens, const MetaArray& merges) {
+  std::unordered_set<std::string> ordinary;
+  for (int byte = 0; byte < 256; ++byte)
+    ordinary.insert(BytesToAlphabet(std::string(1, static_cast<char>(byte))));
+  for (const std::string_view merge : merges.strings) {
+    const size_t space = std::min(merge.find(' ', 1), merge.size());
+    ordinary.insert(std::string(merge.substr(0, space)) +
+                    std::string(merge.substr(std::min(space + 1, merge.size()))));
+  }
+  std::vector<bool> special(tokens.size);
+  for (size_t i = 0; i < tokens.size; ++i)
+    special[i] = !ordinary.contains(std::string(tokens.strings[i])) &&
+                 tokens.strings[i] != fmt::format("[PAD{}]", i);
+  return special;
+}
+
 }  // namespace
 
 struct Tokenizer::Pattern {
@@ -45,30 +71,29 @@ struct Tokenizer::Pattern {
   ~Pattern() { pcre2_code_free(code); }
 };
 
-Tokenizer::Tokenizer(const Gguf& gguf) : pattern_(std::make_unique<Pattern>()) {
-  const std::string& file = gguf.file().name();
-  tokens_ = gguf.Strings("tokenizer.ggml.tokens");
-  const GgufArray* types = gguf.Integers("tokenizer.ggml.token_type");
-  const GgufArray* merges = gguf.Strings("tokenizer.ggml.merges");
-  if (!tokens_ || !types || !merges)
-    Fail(
-        "{}: holds no tokenizer (tokenizer.ggml.tokens, .token_type and .merges); give --tokens "
-        "instead of text",
-        file);
-  const auto kind = gguf.String("tokenizer.ggml.model"), pre = gguf.String("tokenizer.ggml.pre");
+Tokenizer::Tokenizer(const WeightFile& weights) : pattern_(std::make_unique<Pattern>()) {
+  const std::string& file = weights.file().name();
+  tokens_ = weights.Strings("tokenizer.ggml.tokens");
+  const MetaArray* types = weights.Integers("tokenizer.ggml.token_type");
+  const MetaArray* merges = weights.Strings("tokenizer.ggml.merges");
+  if (!tokens_ || !merges)
+    Fail("{}: holds no tokenizer ('{}' and '{}'); give --tokens instead of text", file,
+         weights.KeySpelling("tokenizer.ggml.tokens"),
+         weights.KeySpelling("tokenizer.ggml.merges"));
+  const auto kind = weights.String("tokenizer.ggml.model"),
+             pre = weights.String("tokenizer.ggml.pre");
   if (kind.value_or("gpt2") != "gpt2" || pre.value_or("qwen2") != "qwen2")
     Fail("{}: the tokenizer is '{}' with pattern '{}'; lab knows 'gpt2' with 'qwen2'", file,
          Printable(kind.value_or("gpt2")), Printable(pre.value_or("qwen2")));
-  if (types->size != tokens_->size)
+  if (types && types->size != tokens_->size)
     Fail("{}: {} tokens but {} token types", file, tokens_->size, types->size);
+  special_ = types ? SpecialByType(*types) : SpecialByOrigin(*tokens_, *merges);
 
   id_of_.reserve(tokens_->size);
-  special_.resize(tokens_->size);
   for (size_t i = 0; i < tokens_->size; ++i) {
     const auto id = static_cast<int32_t>(i);
     const std::string_view text = tokens_->strings[i];
-    const int64_t type = types->Integer(i);
-    special_[i] = (type == kControl || type == kUserDefined) && !text.empty();
+    special_[i] = special_[i] && !text.empty();
     if (special_[i]) specials_.emplace_back(text, id);
     if (!id_of_.emplace(text, id).second)
       Fail("{}: tokens {} and {} are both '{}'", file, id_of_.at(text), id, Printable(text));
@@ -99,7 +124,7 @@ Tokenizer::Tokenizer(const Gguf& gguf) : pattern_(std::make_unique<Pattern>()) {
                     Merge{static_cast<uint32_t>(i), find(joined)});
   }
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
-    if (const auto id = gguf.Unsigned(key)) end_of_text_.push_back(static_cast<int32_t>(*id));
+    if (const auto id = weights.Unsigned(key)) end_of_text_.push_back(static_cast<int32_t>(*id));
   for (const char* text : {"<|endoftext|>", "<|im_end|>"})
     if (const auto it = id_of_.find(text); it != id_of_.end()) end_of_text_.push_back(it->second);
 }

@@ -9,15 +9,16 @@
 #include <unordered_map>
 #include <vector>
 
-#include "model/gguf.h"
+#include "model/weight_file.h"
 
 namespace lab {
 
 class Tokenizer {
  public:
-  /// From the vocabulary of a GGUF file, which must outlive the tokenizer. Throws Error when it
-  /// holds none, or when tokens, types and merges do not fit each other.
-  explicit Tokenizer(const Gguf& gguf);
+  /// From the vocabulary of a weight file, which must outlive the tokenizer. Where the file gives
+  /// no token types, special are those that are neither a byte nor the result of a merge. Throws
+  /// Error when it holds none, or when tokens, types and merges do not fit each other.
+  explicit Tokenizer(const WeightFile& file);
   ~Tokenizer();
 
   size_t vocab() const { return tokens_->size; }
@@ -34,7 +35,7 @@ class Tokenizer {
   void AppendPieces(std::string_view text, std::vector<int32_t>& ids) const;
   void AppendMerged(std::string_view piece, std::vector<int32_t>& ids) const;
 
-  const GgufArray* tokens_;
+  const MetaArray* tokens_;
   std::vector<bool> special_;                                   ///< by id: matched as a whole
   std::unordered_map<std::string_view, int32_t> id_of_;         ///< by vocabulary text
   std::vector<std::pair<std::string_view, int32_t>> specials_;  ///< longest first

@@ -122,9 +122,10 @@ TEST(CliUsage, FilesThatAreNoModel) {
   WriteBytes(dir / "start", tiny.substr(0, 1000));
   const struct {
     const char *name, *said;
-  } files[] = {{"missing", "cannot open: No such file"}, {"folder", "not a regular file"},
-               {"empty", "the file is empty"},           {"garbage", "not a GGUF file"},
-               {"half", "past the end of the file"},     {"start", "truncated"}};
+  } files[] = {
+      {"missing", "cannot open: No such file"}, {"folder", "not a regular file"},
+      {"empty", "the file is empty"},           {"garbage", "not a GGUF, APR or safetensors file"},
+      {"half", "past the end of the file"},     {"start", "truncated"}};
   for (const auto& file : files) {
     const std::string path = dir / file.name;
     const Case cases[] = {{{"forward", "--model", path}, 2, {path + ": ", file.said}},
@@ -346,7 +347,7 @@ TEST(CliInspect, AModel) {
   ExpectHas(text.out, {"GGUF version 3", "qwen2.block_count", "[512 strings]", "blk.27.ffn_down",
                        "512 x 256", "Q6_K", "read for each decoded token: "});
   const auto records = Records(RunLab({"inspect", "tiny", "--format", "jsonl"}).out);
-  const Gguf gguf(FileBytes::Borrow("tiny", TinyGguf()));
+  const WeightFile gguf = ReadGguf(FileBytes::Borrow("tiny", TinyGguf()));
   EXPECT_EQ(OfKind(records, "tensor").size(), gguf.tensors().size());
   EXPECT_EQ(OfKind(records, "metadata").size(), gguf.metadata().size());
   EXPECT_EQ(records.at(0)["bytes"], TinyGguf().size());

@@ -73,7 +73,8 @@ TEST(CliTrace, TheHeaderSaysWhatWasRun) {
   EXPECT_EQ(header["steps"].size(), 2u);
   EXPECT_EQ(header["steps"][0], Json({{"phase", "prefill"}, {"first", 0}, {"tokens", 2}}));
   EXPECT_EQ(header["steps"][1], Json({{"phase", "decode"}, {"first", 2}, {"tokens", 1}}));
-  EXPECT_EQ(header["types"].size(), Gguf(FileBytes::Borrow("tiny", TinyGguf())).tensors().size());
+  EXPECT_EQ(header["types"].size(),
+            ReadGguf(FileBytes::Borrow("tiny", TinyGguf())).tensors().size());
   EXPECT_EQ(header["types"]["output.weight"], "Q6_K");
   EXPECT_EQ(header["threads"], 1);
   EXPECT_EQ(header["backend"], "ref");
@@ -166,7 +167,7 @@ TEST(CliTrace, ADumpHoldsTheTensorsOfTheTrace) {
 TEST(CliTrace, NonFiniteValuesAreNamedAndGiveFour) {
   TempDir dir;
   std::vector<uint8_t> bytes = TinyGguf();
-  const Gguf gguf(FileBytes::Borrow("tiny", TinyGguf()));
+  const WeightFile gguf = ReadGguf(FileBytes::Borrow("tiny", TinyGguf()));
   const float nan = std::nanf("");
   std::memcpy(&bytes[gguf.FindTensor("blk.2.ffn_norm.weight")->offset + 40], &nan, sizeof nan);
   const std::string path = WriteBytes(dir / "nan.gguf", AsText(bytes));
@@ -252,7 +253,7 @@ TEST(CliCheckForward, WhatDoesNotGoTogether) {
 TEST(CliCheckForward, ACandidateThatIsNotFiniteGivesFour) {
   TempDir dir;
   std::vector<uint8_t> bytes = TinyGguf();
-  const Gguf gguf(FileBytes::Borrow("tiny", TinyGguf()));
+  const WeightFile gguf = ReadGguf(FileBytes::Borrow("tiny", TinyGguf()));
   const float nan = std::nanf("");
   std::memcpy(&bytes[gguf.FindTensor("blk.2.ffn_norm.weight")->offset + 40], &nan, sizeof nan);
   const std::string path = WriteBytes(dir / "nan.gguf", AsText(bytes));

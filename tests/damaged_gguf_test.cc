@@ -112,7 +112,9 @@ TEST(DamagedFile, NeitherHugeCountsNorLengthsAreBelieved) {
 
 TEST(DamagedFile, Preamble) {
   const Damage damages[] = {
-      {"magic", [](File& f) { f.magic = "GGML"; }, {"offset 0", "not a GGUF file"}},
+      {"magic",
+       [](File& f) { f.magic = "GGML"; },
+       {"offset 0", "not a GGUF, APR or safetensors file"}},
       {"version 1", [](File& f) { f.version = 1; }, {"offset 4", "version 1 is not supported"}},
       {"version 4", [](File& f) { f.version = 4; }, {"offset 4", "version 4 is not supported"}},
       {"big-endian", [](File& f) { f.version = 3u << 24; }, {"offset 4", "big-endian"}},
@@ -362,10 +364,10 @@ TEST(DamagedFile, WhatIsUnusualButRight) {
 
 TEST(DamagedFile, WithoutAnOutputMatrixTheEmbeddingServes) {
   File file = Micro();
-  EXPECT_FALSE(LoadQwen2(Gguf(FileBytes::FromMemory("f", file.Build()))).config.tied_output);
+  EXPECT_FALSE(LoadQwen2(ReadGguf(FileBytes::FromMemory("f", file.Build()))).config.tied_output);
   file.Drop("output.weight");
   EXPECT_EQ(RefusalOf(file), std::nullopt);
-  const Qwen2 model = LoadQwen2(Gguf(FileBytes::FromMemory("f", file.Build())));
+  const Qwen2 model = LoadQwen2(ReadGguf(FileBytes::FromMemory("f", file.Build())));
   EXPECT_TRUE(model.config.tied_output);
   EXPECT_EQ(model.output.data, model.token_embd.data);
   EXPECT_EQ(model.output.rows, MicroTokens().size());

@@ -3,6 +3,7 @@
 #include <functional>
 #include <thread>
 
+#include "model/gguf.h"
 #include "tests/damaged_util.h"
 
 namespace lab::damaged_test {
@@ -28,7 +29,7 @@ constexpr size_t kStride = 1;
 class DamagedTiny : public testing::Test {
  protected:
   void SetUp() override {
-    const Gguf gguf(FileBytes::Borrow("tiny", TinyGguf()));
+    const WeightFile gguf = ReadGguf(FileBytes::Borrow("tiny", TinyGguf()));
     header_ = gguf.data_offset();
     ASSERT_LT(header_, 32u << 10);
     ASSERT_EQ(Refusal(FileBytes::Borrow("tiny", TinyGguf())), std::nullopt);

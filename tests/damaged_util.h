@@ -36,7 +36,7 @@ inline void ExpectUsable(const Qwen2& model, const Tokenizer& tokenizer) {
 // failure.
 inline std::optional<std::string> Refusal(FileBytes file) {
   try {
-    const Qwen2 model = LoadQwen2(Gguf(std::move(file)));
+    const Qwen2 model = LoadQwen2(ReadWeightFile(std::move(file)));
     ExpectUsable(model, Tokenizer(*model.source));
     return std::nullopt;
   } catch (const Error& error) {

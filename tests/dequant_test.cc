@@ -16,12 +16,12 @@ namespace lab {
 namespace {
 
 TEST(Dequant, EveryTypeHasTheBitsOfTheGgufPackage) {
-  const Gguf gguf(FileBytes::Map(GoldenPath("every_type.gguf")));
+  const WeightFile gguf = ReadGguf(FileBytes::Map(GoldenPath("every_type.gguf")));
   const Safetensors golden(GoldenPath("every_type.safetensors"));
   EXPECT_EQ(gguf.tensors().size(), kBlockTypes.size());
   for (const BlockTypeInfo& info : kBlockTypes) {
     const std::string name = fmt::format("t.{}", info.name);
-    const GgufTensor* tensor = gguf.FindTensor(name);
+    const WeightTensor* tensor = gguf.FindTensor(name);
     const SafetensorsEntry* expected = golden.Find(name);
     ASSERT_TRUE(tensor && expected) << name;
     std::vector<float> values(tensor->elements());
@@ -36,11 +36,11 @@ TEST(Dequant, EveryTypeHasTheBitsOfTheGgufPackage) {
 }
 
 TEST(Dequant, RowsOfTheOpsGiveTheSameBits) {
-  const Gguf gguf(FileBytes::Map(GoldenPath("every_type.gguf")));
+  const WeightFile gguf = ReadGguf(FileBytes::Map(GoldenPath("every_type.gguf")));
   for (const auto& [op, name] :
        {std::pair(Op::q4k_dequant, "t.Q4_K"), std::pair(Op::q6k_dequant, "t.Q6_K")}) {
-    const GgufTensor* t = gguf.FindTensor(name);
-    const WeightView w = {t->block()->type, t->data, t->dims[1], t->dims[0]};
+    const WeightTensor* t = gguf.FindTensor(name);
+    const WeightView w = {t->block->type, t->data, t->dims[1], t->dims[0]};
     std::vector<float> plain(t->elements()), ref(t->elements(), NAN);
     std::vector<double> oracle(t->elements(), NAN);
     DequantRow(w.type, w.data, plain.size(), plain.data());

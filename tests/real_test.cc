@@ -53,10 +53,10 @@ TEST_F(Real, EveryTensorHasTheBitsOfTheGgufPackage) {
   size_t compared = 0;
   for (std::string line; std::getline(in, line); ++compared) {
     const std::string expected = line.substr(0, 64), name = line.substr(66);
-    const GgufTensor* t = model_->source->FindTensor(name);
+    const WeightTensor* t = model_->source->FindTensor(name);
     ASSERT_NE(t, nullptr) << name;
     std::vector<float> values(t->elements());
-    DequantRow(t->block()->type, t->data, values.size(), values.data());
+    DequantRow(t->block->type, t->data, values.size(), values.data());
     EXPECT_EQ(
         Sha256({reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)}),
         expected)

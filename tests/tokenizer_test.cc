@@ -10,7 +10,7 @@ namespace lab {
 namespace {
 
 struct TinyTokenizer {
-  Gguf gguf{OpenModelBytes("tiny")};
+  WeightFile gguf = ReadWeightFile(OpenModelBytes("tiny"));
   Tokenizer tokenizer{gguf};
 };
 const Tokenizer& Tiny() {
@@ -26,7 +26,7 @@ TEST(Tokenizer, EveryByteComesBack) {
 }
 
 // Merging by hand, slowly: always the pair of lowest rank, leftmost first.
-std::vector<int32_t> MergeSlowly(const Gguf& gguf, const std::string& piece) {
+std::vector<int32_t> MergeSlowly(const WeightFile& gguf, const std::string& piece) {
   const auto& vocabulary = gguf.Strings("tokenizer.ggml.tokens")->strings;
   const auto& merges = gguf.Strings("tokenizer.ggml.merges")->strings;
   std::vector<std::string> parts;

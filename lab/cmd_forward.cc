@@ -200,7 +200,7 @@ class Run {
                  prompt_.size() + std::max<size_t>(flags.generate, 1) - 1) {
     trace_.header = MakeHeader(flags, model, rows, kv);
     const TapFilter filter(GlobList(flags.taps).globs(), model.config.layers);
-    if (flags.tracing) sinks_.Add(&recorder_.emplace(trace_, filter, flags.top));
+    if (flags.tracing) sinks_.Add(&recorder_.emplace(trace_, filter, flags.top, flags.threads));
     if (!flags.dump.empty()) sinks_.Add(&tensors_.emplace(filter));
     if (isatty(STDERR_FILENO)) sinks_.Add(&progress_.emplace(model.config.layers));
     // Every output is opened before anything is computed.

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "lab/row_sums.h"
+
 namespace lab {
 namespace {
 
@@ -12,14 +14,22 @@ void SetNaN(Stats& s) {
       std::numeric_limits<double>::quiet_NaN();
 }
 
-}  // namespace
-
+// What follows from the sums.
 template <class T>
-Stats ComputeStats(const T* values, size_t n) {
+void Finish(Stats& s, const T* values, double sum, double squares) {
+  const auto count = static_cast<double>(s.n);
+  s.mean = sum / count;
+  s.std = std::sqrt(SumDeviations(values, s.n, s.mean) / count);
+  s.rms = std::sqrt(squares / count);
+  s.l2 = std::sqrt(squares);
+  s.crest = s.rms > 0 ? s.absmax / s.rms : 0;
+}
+
+// Value by value, for rows with NaN or Inf in them.
+template <class T>
+Stats CountNonFinite(const T* values, size_t n) {
   Stats s;
   s.n = n;
-  if (n == 0) return s;
-  const auto count = static_cast<double>(n);
   s.min = s.max = values[0];
   double sum = 0, squares = 0;
   size_t first_nan = n;
@@ -43,16 +53,26 @@ Stats ComputeStats(const T* values, size_t n) {
     s.argmax = first_nan;
     return s;
   }
-  s.mean = sum / count;
-  double deviations = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const double d = values[i] - s.mean;
-    deviations += d * d;
-  }
-  s.std = std::sqrt(deviations / count);
-  s.rms = std::sqrt(squares / count);
-  s.l2 = std::sqrt(squares);
-  s.crest = s.rms > 0 ? s.absmax / s.rms : 0;
+  Finish(s, values, sum, squares);
+  return s;
+}
+
+}  // namespace
+
+template <class T>
+Stats ComputeStats(const T* values, size_t n) {
+  Stats s;
+  s.n = n;
+  if (n == 0) return s;
+  const RowSums sums = SumRow(values, n);
+  if (!std::isfinite(sums.squares)) return CountNonFinite(values, n);
+  s.zeros = sums.zeros;
+  s.min = sums.min;
+  s.max = sums.max;
+  s.absmax = std::max(std::abs(s.min), std::abs(s.max));
+  const auto is_largest = [&](T x) { return std::abs(static_cast<double>(x)) == s.absmax; };
+  s.argmax = static_cast<uint64_t>(std::find_if(values, values + n, is_largest) - values);
+  Finish(s, values, sums.sum, sums.squares);
   return s;
 }
 

@@ -4,6 +4,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "lab/parallel.h"
+#include "lab/row_sums.h"
+
 namespace lab {
 
 const TapRecord* Trace::FirstNonFinite() const {
@@ -26,12 +29,20 @@ Stats PoolGroup(const TapGroup& group) {
 
 template <class T>
 void TraceRecorder<T>::OnTap(const TapView<T>& view) {
-  for (size_t t = 0; t < view.tokens; ++t) {
+  const size_t first = trace_.taps.size(), first_top = trace_.tops.size();
+  const bool logits = view.tap == Tap::lm_head;
+  trace_.taps.resize(first + view.tokens);
+  if (logits) trace_.tops.resize(first_top + view.tokens);
+  const auto record = [&](size_t t) {
     const T* row = view.values + t * view.stride;
-    trace_.taps.push_back({view.tap, view.layer, view.first_token + t, ComputeStats(row, view.n)});
-    if (view.tap == Tap::lm_head)
-      trace_.tops.push_back(ComputeTop(row, view.n, view.first_token + t, top_k_));
-  }
+    const size_t token = view.first_token + t;
+    trace_.taps[first + t] = {view.tap, view.layer, token, ComputeStats(row, view.n)};
+    if (logits) trace_.tops[first_top + t] = ComputeTop(row, view.n, token, top_k_);
+  };
+  const size_t threads = std::min(static_cast<size_t>(threads_), view.tokens);
+  ParallelFor(static_cast<int>(threads), [&](int i) {
+    for (size_t t = static_cast<size_t>(i); t < view.tokens; t += threads) record(t);
+  });
 }
 
 template class TraceRecorder<float>;
@@ -55,8 +66,7 @@ TopRecord ComputeTop(const T* logits, size_t vocab, size_t token, size_t k) {
   top.ids.resize(k);
   if (k == 0) return top;
   const double largest = logits[top.ids[0]];
-  double sum = 0;
-  for (size_t i = 0; i < vocab; ++i) sum += std::exp(static_cast<double>(logits[i]) - largest);
+  const double sum = SumExp(logits, vocab, largest);
   for (const int32_t id : top.ids) {
     top.logits.push_back(static_cast<double>(logits[id]));
     top.p.push_back(std::exp(static_cast<double>(logits[id]) - largest) / sum);

@@ -70,12 +70,12 @@ std::map<std::pair<int, Tap>, TapGroup> GroupTaps(const Trace& trace);
 Stats PoolGroup(const TapGroup& group);
 
 /// Records what passes: statistics of every token and tap that the filter has, top-k of every
-/// lm_head row.
+/// lm_head row, computed on up to `threads` threads.
 template <class T>
 class TraceRecorder : public TapSink<T> {
  public:
-  TraceRecorder(Trace& trace, TapFilter filter, size_t top_k)
-      : trace_(trace), filter_(std::move(filter)), top_k_(top_k) {}
+  TraceRecorder(Trace& trace, TapFilter filter, size_t top_k, int threads)
+      : trace_(trace), filter_(std::move(filter)), top_k_(top_k), threads_(threads) {}
   bool Wants(Tap tap, int layer) const override { return filter_.Has(tap, layer); }
   void OnTap(const TapView<T>& view) override;
 
@@ -83,6 +83,7 @@ class TraceRecorder : public TapSink<T> {
   Trace& trace_;
   TapFilter filter_;
   size_t top_k_;
+  int threads_;
 };
 
 template <class T>

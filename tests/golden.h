@@ -32,7 +32,7 @@ Trace RecordRun(const Qwen2& model, Backend backend, const std::vector<int32_t>&
                 Contract contract = Contract::f32) {
   Trace trace;
   trace.header.ids = ids;
-  TraceRecorder<T> recorder(trace, TapFilter({}, model.config.layers), 10);
+  TraceRecorder<T> recorder(trace, TapFilter({}, model.config.layers), 10, threads);
   Forward<T> forward(model, RowSet(backend, contract), DefaultKv(contract), threads, ids.size());
   forward.Run(ids, &recorder);
   return trace;

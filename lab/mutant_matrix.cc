@@ -7,7 +7,6 @@
 #include <optional>
 
 #include "lab/judge.h"
-#include "lab/simd_target.h"
 
 namespace lab {
 namespace {
@@ -21,10 +20,9 @@ class LineBuilder {
   }
 
   void Compare(const Row& row, const Case& c, Oracles& oracles, bool half_kv, int threads) {
-    const size_t lanes = row.backend == Backend::hwy ? CurrentSimdTarget().lanes : 1;
     // Twice: a mutant that differs from run to run shows in no single one.
     const Verdict v = JudgeRow(c, {&row, line_.mutant}, oracles.Of(row.contract, half_kv), half_kv,
-                               threads, 2, lanes);
+                               threads, 2, LanesOf(row));
     if (v.status != Status::pass && v.status != Status::fail) return;
     const bool failed = v.status == Status::fail;
     ++line_.compared;

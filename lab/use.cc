@@ -4,6 +4,7 @@
 #include <charconv>
 #include <optional>
 
+#include "lab/device.h"
 #include "lab/error.h"
 #include "lab/names.h"
 
@@ -41,17 +42,18 @@ const Row& ParseRow(Op op, Contract contract, std::string_view name, const std::
   std::vector<std::string_view> names;
   for (const Row& row : Rows()) {
     if (row.op != op || row.backend == Backend::oracle) continue;  // float64, fits no float pass
-    if (row.function == name && row.run) return row;
+    if (row.function == name && WhyNotHere(row).empty()) return row;
     names.push_back(row.function);
   }
-  for (const Backend backend : {Backend::ref, Backend::hwy, Backend::cuda}) {
+  for (const Backend backend : {Backend::ref, Backend::hwy, Backend::cuda, Backend::cuda_host}) {
     if (NameOf(backend) != name) continue;
     const Row* row = FindRow(op, contract, backend);
     if (!row) row = FindRow(op, Contract::f32, backend);
-    if (row && row->run) return *row;
+    if (row && WhyNotHere(*row).empty()) return *row;
   }
   IndexOfName(names, name, what);
-  Fail("{}: that row is not built into this binary", what);
+  throw Error(kCannotRun,
+              fmt::format("{}: that row cannot run here; 'lab list kernels' says why", what));
 }
 
 UseRule ParseRule(const std::string& text, Contract contract, size_t layers) {

@@ -32,19 +32,19 @@ struct dim3 {
   dim3(unsigned x_dim = 1, unsigned y_dim = 1, unsigned z_dim = 1) : x(x_dim), y(y_dim), z(z_dim) {}
   size_t count() const { return size_t{x} * y * z; }
 };
-struct alignas(8) uint2 {
+struct __attribute__((may_alias, aligned(8))) uint2 {
   unsigned x, y;
 };
-struct alignas(8) float2 {
+struct __attribute__((may_alias, aligned(8))) float2 {
   float x, y;
 };
-struct alignas(16) uint4 {
+struct __attribute__((may_alias, aligned(16))) uint4 {
   unsigned x, y, z, w;
 };
-struct alignas(16) int4 {
+struct __attribute__((may_alias, aligned(16))) int4 {
   int x, y, z, w;
 };
-struct alignas(16) float4 {
+struct __attribute__((may_alias, aligned(16))) float4 {
   float x, y, z, w;
 };
 inline float4 make_float4(float x, float y, float z, float w) {

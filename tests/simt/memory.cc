@@ -65,7 +65,9 @@ std::string DamagedRedzone() {
   return "";
 }
 
-void BeginLaunch() {}
+void BeginLaunch() {
+  std::memset(shared, kGarbage, kMostShared);
+}
 
 void BeginBlock(size_t dynamic_shared) {
   std::memset(shared, kGarbage, std::min(shared_used + kSharedRedzone, kMostShared));

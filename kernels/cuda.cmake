@@ -40,15 +40,29 @@ if(LAB_WITH_CUDA)
   target_link_libraries(lab_core PRIVATE CUDA::cudart_static)
 endif()
 
+# One .cc beside the build for each .cu, which the host compiler takes; their names in `out`. The
+# compiler calls tests/simt/access.cc for every load and store in them, as it would call the run-time
+# of its thread sanitizer, which is not linked. It cannot do so under AddressSanitizer.
+function(lab_cuda_host_sources out)
+  set(wrappers)
+  foreach(source ${ARGN})
+    get_filename_component(name ${source} NAME_WE)
+    set(wrapper ${PROJECT_BINARY_DIR}/cuda_host/${name}.cc)
+    file(GENERATE OUTPUT ${wrapper} CONTENT "#include \"${source}\"\n")
+    list(APPEND wrappers ${wrapper})
+  endforeach()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND NOT CMAKE_CXX_FLAGS MATCHES "-fsanitize")
+    set_source_files_properties(${wrappers} PROPERTIES
+        COMPILE_OPTIONS "-fsanitize=thread;--param=tsan-instrument-func-entry-exit=0"
+        COMPILE_DEFINITIONS LAB_SIMT_CHECKS_ACCESS)
+  endif()
+  set(${out} ${wrappers} PARENT_SCOPE)
+endfunction()
+
 if(LAB_CUDA_HOST)
   set(LAB_WITH_CUDA_HOST 1)
-  foreach(source ${LAB_CUDA_SOURCES})
-    get_filename_component(name ${source} NAME_WE)
-    file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/cuda_host/${name}.cc
-         CONTENT "#include \"${source}\"\n")
-    list(APPEND LAB_CUDA_HOST_SOURCES ${PROJECT_BINARY_DIR}/cuda_host/${name}.cc)
-  endforeach()
-  target_sources(lab_core PRIVATE ${LAB_CUDA_HOST_SOURCES} tests/simt/engine.cc
+  lab_cuda_host_sources(wrappers ${LAB_CUDA_SOURCES})
+  target_sources(lab_core PRIVATE ${wrappers} tests/simt/access.cc tests/simt/engine.cc
                  tests/simt/memory.cc)
 endif()
 

@@ -87,7 +87,8 @@ __device__ void DotRow(const WeightView& w, size_t row, const TokenTile& tile,
       for (const Group& g : groups) AddGroup<kType, kActs>(g, tile, w.cols, sums);
     }
   }
-  for (float& sum : sums) sum = WarpSum(sum);
+  for (int t = 0; t < kTokens; ++t)
+    if (kTokens == 1 || t < static_cast<int>(tile.tokens)) sums[t] = WarpSum(sums[t]);
 }
 
 /// Tokens that share one pass over the weights in a prefill.

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -68,7 +67,7 @@ struct Lane {
   bool is_signed;
   unsigned mask, source;
   uint64_t value, result;
-  std::deque<AsyncCopy> copies;
+  std::vector<AsyncCopy> copies;
   size_t batches;  // of copies, committed so far
 };
 
@@ -99,6 +98,7 @@ std::vector<Lane> lanes;  // of the block, as many as it has threads
 std::unique_ptr<Stacks> stacks;
 const std::function<void()>* kernel = nullptr;
 Lane* running = nullptr;
+const uint8_t* launching_frame = nullptr;
 std::string fault;
 
 size_t Warps() {
@@ -134,14 +134,17 @@ void Resume(Lane& lane) {
 
 // ---- warp ops
 
-// The lanes of `mask` in a warp, those that have come with the same op and mask.
-unsigned Arrived(std::span<const Lane> warp, const Lane& like) {
-  unsigned arrived = 0;
-  for (size_t i = 0; i < warp.size(); ++i)
-    if ((like.mask >> i & 1) && warp[i].state == State::at_warp_op && warp[i].op == like.op &&
-        warp[i].mask == like.mask)
-      arrived |= 1u << i;
-  return arrived;
+// Lanes that wait for each other: those that came with the same op and mask.
+struct Meeting {
+  WarpOp op;
+  unsigned mask, arrived;
+};
+std::vector<std::vector<Meeting>> meetings;  // of each warp
+
+Meeting& MeetingOf(size_t warp, WarpOp op, unsigned mask) {
+  for (Meeting& m : meetings[warp])
+    if (m.op == op && m.mask == mask) return m;
+  return meetings[warp].emplace_back(Meeting{op, mask, 0});
 }
 
 uint64_t Reduce(std::span<const Lane> warp, const Lane& of) {
@@ -198,8 +201,8 @@ std::string Stuck() {
     if (lane.state == State::at_warp_op) {
       const auto number = static_cast<size_t>(&lane - lanes.data());
       const auto warp = LanesOf(number / kWarp);
-      const auto missing =
-          static_cast<unsigned>(std::countr_zero(lane.mask & ~Arrived(warp, lane)));
+      const unsigned arrived = MeetingOf(number / kWarp, lane.op, lane.mask).arrived;
+      const auto missing = static_cast<unsigned>(std::countr_zero(lane.mask & ~arrived));
       constexpr const char* kDoing[] = {"goes on",
                                         "is at another warp op or comes with another mask",
                                         "waits at __syncthreads", "has returned"};
@@ -220,8 +223,9 @@ void ReleaseBarrier() {
 }
 
 void RunBlock(size_t dynamic_shared) {
-  BeginBlock(dynamic_shared);
   ++block_epoch;
+  BeginBlock(dynamic_shared);
+  meetings.assign(Warps(), {});
   for (size_t t = 0; t < lanes.size(); ++t) {
     lanes[t].state = State::ready;
     lanes[t].copies.clear();
@@ -274,13 +278,19 @@ bool OnOwnStack(const void* p) {
   return running->fiber.Holds(p);
 }
 
+bool OnLaunchingStack(const void* p) {
+  return p > launching_frame - (64 << 10) && p < launching_frame + (8 << 20);
+}
+
 void __syncthreads() {
   Stop(State::at_barrier);
 }
 
 uint64_t WarpExchange(WarpOp op, unsigned mask, uint64_t value, unsigned source, bool is_signed) {
-  const std::span<Lane> warp = LanesOf(ThreadNumber() / kWarp);
-  if (!(mask >> LaneIndex() & 1)) Fault(fmt::format("not in the mask {:#010x} it came with", mask));
+  const unsigned number = ThreadNumber();
+  const std::span<Lane> warp = LanesOf(number / kWarp);
+  if (!(mask >> number % kWarp & 1))
+    Fault(fmt::format("not in the mask {:#010x} it came with", mask));
   if (op == WarpOp::shuffle && (source >= kWarp || !(mask >> source & 1)))
     Fault(fmt::format("shuffles from lane {}, which is not in mask {:#010x}", source, mask));
   Lane& self = *running;
@@ -289,11 +299,15 @@ uint64_t WarpExchange(WarpOp op, unsigned mask, uint64_t value, unsigned source,
   self.mask = mask;
   self.value = value;
   self.source = source;
-  self.state = State::at_warp_op;
-  if (Arrived(warp, self) == mask)
+  Meeting& meeting = MeetingOf(number / kWarp, op, mask);
+  meeting.arrived |= 1u << number % kWarp;
+  if (meeting.arrived == mask) {
+    meeting = meetings[number / kWarp].back();
+    meetings[number / kWarp].pop_back();
     Complete(warp, self);
-  else
+  } else {
     Stop(State::at_warp_op);
+  }
   return self.result;
 }
 
@@ -304,11 +318,15 @@ void __pipeline_commit() {
   ++running->batches;
 }
 void __pipeline_wait_prior(size_t batches) {
-  auto& copies = running->copies;
-  while (!copies.empty() && copies.front().batch + batches < running->batches) {
-    std::memcpy(copies.front().to, copies.front().from, copies.front().bytes);
-    copies.pop_front();
-  }
+  std::erase_if(running->copies, [&](const AsyncCopy& copy) {
+    const bool due = copy.batch + batches < running->batches;
+    if (due) {
+      CheckAccess(copy.from, copy.bytes, false);
+      CheckAccess(copy.to, copy.bytes, true);
+      std::memcpy(copy.to, copy.from, copy.bytes);
+    }
+    return due;
+  });
 }
 
 void RunGrid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread) {
@@ -317,6 +335,7 @@ void RunGrid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& 
   gridDim = grid;
   blockDim = block;
   kernel = &thread;
+  launching_frame = static_cast<const uint8_t*>(__builtin_frame_address(0));
   fault.clear();
   BeginLaunch();
   PrepareLanes(block);

@@ -12,14 +12,7 @@
 namespace lab::cuda_host {
 namespace {
 
-constexpr size_t kRedzone = 256;
 constexpr uint8_t kGarbage = 0xff;  // NaN as floats and halves
-
-// By their first byte.
-std::map<uint8_t*, size_t>& Allocations() {
-  static std::map<uint8_t*, size_t> allocations;
-  return allocations;
-}
 
 bool IsGarbage(const uint8_t* p, size_t n) {
   return std::all_of(p, p + n, [](uint8_t byte) { return byte == kGarbage; });
@@ -27,21 +20,27 @@ bool IsGarbage(const uint8_t* p, size_t n) {
 
 alignas(256) uint8_t shared[kMostShared];
 size_t shared_used = 0;
-struct SharedArray {
-  const void* key;  // null: the dynamic one
-  uint8_t* at;
-  size_t bytes;
-};
 std::vector<SharedArray> shared_arrays;
 
 }  // namespace
+
+std::map<uint8_t*, Allocation>& Allocations() {
+  static std::map<uint8_t*, Allocation> allocations;
+  return allocations;
+}
+std::span<const SharedArray> SharedArrays() {
+  return shared_arrays;
+}
+uint8_t* SharedMemory() {
+  return shared;
+}
 
 cudaError_t cudaMalloc(void** p, size_t bytes) {
   auto* memory =
       static_cast<uint8_t*>(std::aligned_alloc(256, (bytes + 3 * kRedzone - 1) & ~size_t{255}));
   if (!memory) return cudaErrorMemoryAllocation;
   std::memset(memory, kGarbage, kRedzone + bytes + kRedzone);
-  Allocations()[memory + kRedzone] = bytes;
+  Allocations()[memory + kRedzone] = {bytes, {}};
   *p = memory + kRedzone;
   return cudaSuccess;
 }
@@ -55,7 +54,8 @@ cudaError_t cudaFree(void* p) {
 }
 
 std::string DamagedRedzone() {
-  for (const auto& [p, bytes] : Allocations()) {
+  for (const auto& [p, allocation] : Allocations()) {
+    const size_t bytes = allocation.bytes;
     const bool before = !IsGarbage(p - kRedzone, kRedzone);
     if (!before && IsGarbage(p + bytes, kRedzone)) continue;
     std::memset(p - kRedzone, kGarbage, kRedzone);  // one fault, one complaint
@@ -67,12 +67,14 @@ std::string DamagedRedzone() {
 
 void BeginLaunch() {
   std::memset(shared, kGarbage, kMostShared);
+  BeginLaunchOfAccesses();
 }
 
 void BeginBlock(size_t dynamic_shared) {
   std::memset(shared, kGarbage, std::min(shared_used + kSharedRedzone, kMostShared));
   shared_arrays = {{nullptr, shared, dynamic_shared}};
   shared_used = dynamic_shared;
+  BeginBlockOfAccesses();
 }
 
 std::string DamagedShared() {

@@ -35,6 +35,11 @@ class LineBuilder {
       line_.wrong = fmt::format("{} on {}: {}", row.function, c.name, v.why);
   }
 
+  bool Killed(const Row& row) const {
+    const auto found = killed_.find(&row);
+    return !line_.mutant->correct && found != killed_.end() && found->second;
+  }
+
   MutantLine Finish() {
     for (const auto& [row, killed] : killed_)
       if (!killed && !line_.mutant->correct) line_.survivors.emplace_back(row->function);
@@ -51,7 +56,7 @@ class LineBuilder {
 
 std::vector<MutantLine> RunMutants(const std::vector<const Mutant*>& mutants,
                                    const std::vector<const Row*>& rows,
-                                   const std::vector<Case>& cases, int threads) {
+                                   const std::vector<Case>& cases, int threads, bool until_killed) {
   std::vector<Oracles> oracles(cases.begin(), cases.end());
   const auto run = [&](const Mutant& mutant, Op op) {
     LineBuilder line(mutant, op);
@@ -59,6 +64,7 @@ std::vector<MutantLine> RunMutants(const std::vector<const Mutant*>& mutants,
       if (row->op != op) continue;
       for (size_t i = 0; i < cases.size(); ++i) {
         if (cases[i].op != op) continue;
+        if (until_killed && line.Killed(*row)) break;
         line.Compare(*row, cases[i], oracles[i], false, threads);
         if (op == Op::gqa_attention) line.Compare(*row, cases[i], oracles[i], true, threads);
       }

@@ -28,6 +28,12 @@ struct SharedByte {
 SharedByte shared_bytes[kMostShared];
 unsigned first_epoch_of_launch = 0, first_epoch_of_block = 0;
 
+struct Device {
+  uint8_t* base = nullptr;
+  Allocation* allocation = nullptr;
+};
+Device last_device;  // forgotten at every launch, since buffers come and go between them
+
 struct Access {
   const uint8_t* p;
   size_t bytes;
@@ -118,6 +124,19 @@ void CheckGlobal(const Access& a, uint8_t* base, Allocation& allocation) {
   }
 }
 
+// The device buffer whose redzones or bytes p is among, or null. Neighbouring accesses are mostly
+// to the same one.
+const Device* FindDevice(const uint8_t* p) {
+  Device& last = last_device;
+  if (last.allocation && p >= last.base && p < last.base + last.allocation->bytes) return &last;
+  auto next = Allocations().upper_bound(const_cast<uint8_t*>(p) + kRedzone);
+  if (next == Allocations().begin()) return nullptr;
+  --next;
+  if (p >= next->first + next->second.bytes + kRedzone) return nullptr;
+  last = {next->first, &next->second};
+  return &last;
+}
+
 bool IsStatic(const uint8_t* p) {
   return p >= __executable_start && p < _end;
 }
@@ -130,13 +149,11 @@ void CheckAccess(const void* where, size_t bytes, bool is_write) {
   const auto thread = static_cast<uint16_t>(ThreadNumber());
   const Access a = {p, bytes, is_write, thread, static_cast<uint16_t>(thread / kWarp)};
   if (p >= SharedMemory() && p < SharedMemory() + kMostShared) return CheckShared(a);
-  auto next = Allocations().upper_bound(const_cast<uint8_t*>(p) + kRedzone);
-  if (next != Allocations().begin()) {
-    auto& [base, allocation] = *--next;
-    if (p >= base && p + bytes <= base + allocation.bytes) return CheckGlobal(a, base, allocation);
-    if (p < base + allocation.bytes + kRedzone)
-      Fault(fmt::format("{} {} bytes {} a device buffer of {} bytes", a.verb(), bytes,
-                        p < base ? "before" : "behind", allocation.bytes));
+  if (const Device* d = FindDevice(p)) {
+    const size_t size = d->allocation->bytes;
+    if (p >= d->base && p + bytes <= d->base + size) return CheckGlobal(a, d->base, *d->allocation);
+    Fault(fmt::format("{} {} bytes {} a device buffer of {} bytes", a.verb(), bytes,
+                      p < d->base ? "before" : "behind", size));
   }
   if (!IsStatic(p) && !OnLaunchingStack(p))
     Fault(fmt::format("{} {} bytes of memory that is not the device's", a.verb(), bytes));
@@ -144,6 +161,7 @@ void CheckAccess(const void* where, size_t bytes, bool is_write) {
 
 void BeginLaunchOfAccesses() {
   first_epoch_of_launch = block_epoch + 1;
+  last_device = {};
 }
 void BeginBlockOfAccesses() {
   first_epoch_of_block = block_epoch;

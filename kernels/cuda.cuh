@@ -10,6 +10,8 @@
 #define LAB_CUDA_NAMESPACE cuda
 /// An array in the shared memory of a block, not initialised.
 #define LAB_SHARED(T, name, count) __shared__ T name[count]
+/// Before a loop whose arrays are to stay in registers.
+#define LAB_UNROLL _Pragma("unroll")
 #else
 #include "tests/simt/simt.h"
 #define LAB_CUDA_NAMESPACE cuda_host

@@ -46,12 +46,16 @@ template <BlockType kType, Acts kActs, int kTokens>
 __device__ void AddGroup(const Group& g, const TokenTile& tile, size_t cols,
                          float (&sums)[kTokens]) {
   float weights[kGroup];
-  if constexpr (kActs == Acts::f32)
+  if constexpr (kActs == Acts::f32) {
+    LAB_UNROLL
     for (size_t i = 0; i < kGroup; ++i) weights[i] = WeightOf<kType>(g, i);
+  }
+  LAB_UNROLL
   for (int t = 0; t < kTokens; ++t) {
-    if (kTokens > 1 && t >= static_cast<int>(tile.tokens)) break;
+    if (kTokens > 1 && t >= static_cast<int>(tile.tokens)) continue;
     const size_t at = (tile.first + static_cast<size_t>(t)) * cols + g.column;
     if constexpr (kActs == Acts::f32) {
+      LAB_UNROLL
       for (size_t i = 0; i < kGroup; i += 4) {
         const float4 x = *reinterpret_cast<const float4*>(tile.x + at + i);
         sums[t] = fmaf(weights[i], x.x, sums[t]);

@@ -142,8 +142,12 @@ Verdict JudgeRuns(const Case& c, const RowUse& use, const std::vector<Expected>&
 Verdict JudgeRow(const Case& c, const RowUse& use, const std::vector<Expected>& expected,
                  bool half_kv, int threads, int repeat, size_t lanes) {
   Verdict v;
+  if (!use.row->run) {
+    v.status = Status::not_built;
+    return v;
+  }
   if (v.why = WhyNotHere(*use.row); !v.why.empty()) {
-    v.status = use.row->run ? Status::not_run : Status::not_built;
+    v.status = Status::not_run;
     return v;
   }
   try {

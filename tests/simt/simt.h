@@ -19,6 +19,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define LAB_UNROLL
 
 namespace lab::cuda_host {
 

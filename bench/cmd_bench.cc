@@ -13,6 +13,7 @@
 #include "bench/reporter.h"
 #include "bench/timed_row.h"
 #include "lab/cli.h"
+#include "lab/device.h"
 #include "lab/error.h"
 #include "lab/names.h"
 #include "lab/output.h"
@@ -109,6 +110,8 @@ void CheckFlags(Flags& f) {
   if (f.depth > 1 << 17) Fail("--depth: {} is more than {}", f.depth, 1 << 17);
   std::sort(f.passes.depths.begin(), f.passes.depths.end());
   UseSimdTarget(f.target);
+  if (ParseBackend(f.backend, "--backend") == Backend::cuda_host)
+    Fail("--backend cuda-host: a CPU in the place of a GPU is not timed");
 }
 
 void WarnOfLoad() {
@@ -173,7 +176,7 @@ class RowBench {
         rules_(ParseMutantUse(f.use)),
         rows_(SelectRows(f.ops, f.backend, f.contract)),
         target_(CurrentSimdTarget()) {
-    std::erase_if(rows_, [](const Row* row) { return !row->run; });
+    std::erase_if(rows_, [](const Row* row) { return !WhyNotHere(*row).empty(); });
     LoadCases();
   }
 
@@ -231,7 +234,7 @@ class RowBench {
         fmt::format("{}/{}/{}/{}/{}/{}/tokens:{}/threads:{}{}{}", NameOf(row.op), c.name,
                     NameOf(row.contract), NameOf(row.backend), NameOf(use),
                     simd ? target_.name : "-", c.tokens, f_.threads, kv, f_.warm ? "/warm" : "");
-    const size_t lanes = simd ? target_.lanes : 1;
+    const size_t lanes = LanesOf(row);
     benchmark::RegisterBenchmark(name.c_str(),
                                  [this, &c, use, half_kv, lanes, name](benchmark::State& state) {
                                    // Called several times in a row for one benchmark; what it needs

@@ -7,6 +7,7 @@
 #include "lab/check_forward.h"
 #include "lab/check_report.h"
 #include "lab/cli.h"
+#include "lab/device.h"
 #include "lab/error.h"
 #include "lab/mutant_matrix.h"
 #include "lab/names.h"
@@ -38,7 +39,10 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "lab check");
   app.add_option("--op", f.ops, "only these ops or rows: globs such as matvec,silu")
       ->type_name("GLOB,...");
-  app.add_option("--backend", f.backend, "only this backend: ref, hwy, cuda");
+  app.add_option("--backend", f.backend,
+                 "only this backend: ref, hwy, cuda, cuda-host (the CUDA kernels on the\nCPU: "
+                 "right or wrong as "
+                 "on a GPU, but slow; default: all others)");
   app.add_option("--contract", f.contract, "only this contract: f32, q8, q16");
   app.add_option("--case", f.cases, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
@@ -147,7 +151,7 @@ class CaseChecker {
           {c_.name, name, target, kv, std::string(NameOf(row.contract)), std::move(v), method});
     };
     if (row.backend != Backend::hwy) {
-      add("-", JudgeRow(c_, use, expected, half_kv, f_.threads, f_.repeat, 1));
+      add("-", JudgeRow(c_, use, expected, half_kv, f_.threads, f_.repeat, LanesOf(row)));
       return;
     }
     for (const SimdTarget& target : SimdTargets()) {
@@ -182,10 +186,15 @@ int CheckMutants(const Flags& f, const std::vector<const Row*>& rows,
   return ReportMutants(RunMutants(mutants, rows, cases, f.threads), ParseTableFormat(f.format));
 }
 
-// Whether a row of that backend was built and ran.
-bool Ran(const std::vector<const Row*>& rows, Backend backend) {
-  return std::any_of(rows.begin(), rows.end(),
-                     [&](const Row* row) { return row->backend == backend && row->run; });
+// Throws where no row of the backend can run here.
+void Require(const std::vector<const Row*>& rows, Backend backend) {
+  std::string why = "no row of that backend is selected";
+  for (const Row* row : rows) {
+    if (row->backend != backend) continue;
+    why = WhyNotHere(*row);
+    if (why.empty()) return;
+  }
+  throw Error(kCannotRun, fmt::format("--require {}: {}", NameOf(backend), why));
 }
 
 }  // namespace
@@ -204,9 +213,7 @@ int CmdCheck(int argc, char** argv) {
                         {f.model, f.backend, f.contract, f.threads, format, f.worst, f.use});
   const std::vector<UseRule> rules = ParseMutantUse(f.use);
   const std::vector<const Row*> rows = SelectRows(f.ops, f.backend, f.contract);
-  if (!f.require.empty() && !Ran(rows, ParseBackend(f.require, "--require")))
-    throw Error(kCannotRun,
-                fmt::format("--require {}: no row of that backend can run here", f.require));
+  if (!f.require.empty()) Require(rows, ParseBackend(f.require, "--require"));
   const std::vector<Case> cases = LoadCases(f);
   if (f.mutants) return CheckMutants(f, rows, cases);
   if (!f.candidate.empty()) {

@@ -3,6 +3,7 @@
 
 #include "lab/case.h"
 #include "lab/cli.h"
+#include "lab/device.h"
 #include "lab/error.h"
 #include "lab/mutants.h"
 #include "lab/names.h"
@@ -12,7 +13,6 @@
 #include "lab/simd_target.h"
 #include "lab/table.h"
 #include "lab/taps.h"
-#include "lab/version.h"
 
 namespace lab {
 namespace {
@@ -30,7 +30,7 @@ Table ListKernels() {
   for (const Row& row : Rows())
     table.Add({std::string(NameOf(row.op)), std::string(NameOf(row.contract)),
                std::string(NameOf(row.backend)), std::string(row.function),
-               row.run ? "built" : "not built"});
+               WhyNotHere(row).empty() ? "built" : WhyNotHere(row)});
   return table;
 }
 
@@ -40,7 +40,16 @@ Table ListDevices() {
   for (const SimdTarget& t : SimdTargets())
     targets += (targets.empty() ? "" : ", ") + t.name + (t.runs_here ? "" : " (not here)");
   table.Add({"cpu", fmt::format("{} threads; SIMD targets {}", DefaultThreads(), targets)});
-  table.Add({"cuda", BuiltWithCuda() ? "built" : "not built"});
+  table.Add({"cuda", CudaText()});
+  const std::vector<CudaDevice>& devices = Cuda().devices;
+  for (size_t i = 0; i < devices.size(); ++i) {
+    const CudaDevice& d = devices[i];
+    table.Add(
+        {fmt::format("cuda:{}", i),
+         fmt::format("{}, sm_{}{}, {} multiprocessors, {:.1f} of {:.1f} GiB free", d.name, d.major,
+                     d.minor, d.multiprocessors, static_cast<double>(d.free) / 0x1p30,
+                     static_cast<double>(d.memory) / 0x1p30)});
+  }
   return table;
 }
 

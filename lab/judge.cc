@@ -8,6 +8,9 @@
 #include <limits>
 
 #include "lab/blame.h"
+#include "lab/device.h"
+#include "lab/error.h"
+#include "lab/simd_target.h"
 
 namespace lab {
 namespace {
@@ -101,11 +104,17 @@ bool SameBits(const std::deque<GuardedBuffer<float>>& a,
   return a.size() == b.size();
 }
 
-Verdict JudgeRow(const Case& c, const RowUse& use, const std::vector<Expected>& expected,
-                 bool half_kv, int threads, int repeat, size_t lanes) {
+size_t LanesOf(const Row& row) {
+  constexpr size_t kWarp = 32;
+  if (row.OnDevice()) return kWarp;
+  return row.backend == Backend::hwy ? CurrentSimdTarget().lanes : 1;
+}
+
+namespace {
+
+Verdict JudgeRuns(const Case& c, const RowUse& use, const std::vector<Expected>& expected,
+                  bool half_kv, int threads, int repeat, size_t lanes) {
   Verdict v;
-  v.status = Status::not_built;
-  if (!use.row->run) return v;
   const Contract contract = use.row->contract;
   Binding<float> first(c, contract, half_kv);
   first.Run(use, threads);
@@ -127,6 +136,28 @@ Verdict JudgeRow(const Case& c, const RowUse& use, const std::vector<Expected>& 
     }
   }
   return v;
+}
+
+}  // namespace
+
+Verdict JudgeRow(const Case& c, const RowUse& use, const std::vector<Expected>& expected,
+                 bool half_kv, int threads, int repeat, size_t lanes) {
+  Verdict v;
+  if (!use.row->run) {
+    v.status = Status::not_built;
+    return v;
+  }
+  if (v.why = WhyNotHere(*use.row); !v.why.empty()) {
+    v.status = Status::not_run;
+    return v;
+  }
+  try {
+    return JudgeRuns(c, use, expected, half_kv, threads, repeat, lanes);
+  } catch (const Error& error) {
+    v.status = error.code() == kCannotRun ? Status::not_run : Status::fail;
+    v.why = error.what();
+    return v;
+  }
 }
 
 double MethodError(const std::vector<Expected>& contract, const std::vector<Expected>& exact) {

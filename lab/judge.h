@@ -40,8 +40,12 @@ Verdict JudgeOutputs(const std::vector<Expected>& expected,
 
 bool SameBits(const std::deque<GuardedBuffer<float>>& a, const std::deque<GuardedBuffer<float>>& b);
 
+/// The lanes of a row's vectors: those of the SIMD target in use, of a warp, or 1.
+size_t LanesOf(const Row& row);
+
 /// Runs a row on a case (`repeat` times; all must give the same bits) and judges it. lanes: of the
-/// row's vectors. Status not_run where the row passes and its mutant changes no bit.
+/// row's vectors. Status not_run where the row passes and its mutant changes no bit. A row that
+/// throws, as rows on a device may, fails.
 /// A failure names the part of the weights that explains it.
 Verdict JudgeRow(const Case& c, const RowUse& use, const std::vector<Expected>& expected,
                  bool half_kv, int threads, int repeat, size_t lanes);

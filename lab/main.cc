@@ -3,6 +3,7 @@
 #include <new>
 
 #include "lab/cli.h"
+#include "lab/device.h"
 #include "lab/error.h"
 #include "lab/names.h"
 #include "lab/output.h"
@@ -47,7 +48,7 @@ int Dispatch(int argc, char** argv) {
   if (name == "--version") {
     PrintOut(fmt::format(
         "lab {} (commit {})\ncompiler  {}\nhighway   {}, target {}\ncuda      {}\n", Version(),
-        Commit(), Compiler(), HighwayVersion(), HighwayTarget(), BuiltWithCuda() ? "yes" : "no"));
+        Commit(), Compiler(), HighwayVersion(), HighwayTarget(), CudaText()));
     return kPass;
   }
   std::vector<std::string_view> names;

@@ -7,7 +7,6 @@
 #include <optional>
 
 #include "lab/judge.h"
-#include "lab/simd_target.h"
 
 namespace lab {
 namespace {
@@ -21,10 +20,9 @@ class LineBuilder {
   }
 
   void Compare(const Row& row, const Case& c, Oracles& oracles, bool half_kv, int threads) {
-    const size_t lanes = row.backend == Backend::hwy ? CurrentSimdTarget().lanes : 1;
     // Twice: a mutant that differs from run to run shows in no single one.
     const Verdict v = JudgeRow(c, {&row, line_.mutant}, oracles.Of(row.contract, half_kv), half_kv,
-                               threads, 2, lanes);
+                               threads, 2, LanesOf(row));
     if (v.status != Status::pass && v.status != Status::fail) return;
     const bool failed = v.status == Status::fail;
     ++line_.compared;
@@ -35,6 +33,11 @@ class LineBuilder {
     killed_[&row] |= failed;
     if (failed && line_.mutant->correct && line_.wrong.empty())
       line_.wrong = fmt::format("{} on {}: {}", row.function, c.name, v.why);
+  }
+
+  bool Killed(const Row& row) const {
+    const auto found = killed_.find(&row);
+    return !line_.mutant->correct && found != killed_.end() && found->second;
   }
 
   MutantLine Finish() {
@@ -53,7 +56,7 @@ class LineBuilder {
 
 std::vector<MutantLine> RunMutants(const std::vector<const Mutant*>& mutants,
                                    const std::vector<const Row*>& rows,
-                                   const std::vector<Case>& cases, int threads) {
+                                   const std::vector<Case>& cases, int threads, bool until_killed) {
   std::vector<Oracles> oracles(cases.begin(), cases.end());
   const auto run = [&](const Mutant& mutant, Op op) {
     LineBuilder line(mutant, op);
@@ -61,6 +64,7 @@ std::vector<MutantLine> RunMutants(const std::vector<const Mutant*>& mutants,
       if (row->op != op) continue;
       for (size_t i = 0; i < cases.size(); ++i) {
         if (cases[i].op != op) continue;
+        if (until_killed && line.Killed(*row)) break;
         line.Compare(*row, cases[i], oracles[i], false, threads);
         if (op == Op::gqa_attention) line.Compare(*row, cases[i], oracles[i], true, threads);
       }

@@ -28,9 +28,10 @@ struct MutantLine {
 
 /// Lines in the order of mutants.def, then of the ops. Ops on which a mutant changes nothing are
 /// left out, but a mutant that changes nothing anywhere keeps one line. Rows run on the current
-/// SIMD target.
+/// SIMD target. until_killed: a mistake is compared no further on a row that has failed under it.
 std::vector<MutantLine> RunMutants(const std::vector<const Mutant*>& mutants,
                                    const std::vector<const Row*>& rows,
-                                   const std::vector<Case>& cases, int threads);
+                                   const std::vector<Case>& cases, int threads,
+                                   bool until_killed = false);
 
 }  // namespace lab

@@ -27,7 +27,8 @@ enum class Op {
 };
 /// Which numbers an op is meant to produce (notes/design.md).
 enum class Contract { f32, q8, q16 };
-enum class Backend { oracle, ref, hwy, cuda };
+/// cuda_host: the kernels of backend cuda on a CPU, every thread a fiber (notes/cuda.md).
+enum class Backend { oracle, ref, hwy, cuda, cuda_host };
 
 /// How many ops there are; they are numbered from 0 in the order of kernels.def.
 constexpr size_t OpCount() {
@@ -53,6 +54,10 @@ struct Row {
   std::string_view function;
   const std::type_info* args;     ///< the type that `run` takes
   void (*run)(const void* args);  ///< null: not built into this binary
+
+  /// Whether the row spreads its work itself: it gets all items at once, on the caller's thread,
+  /// and may throw Error.
+  bool OnDevice() const { return backend == Backend::cuda || backend == Backend::cuda_host; }
 };
 
 std::span<const Row> Rows();
@@ -60,7 +65,8 @@ std::span<const Row> Rows();
 const Row* FindRow(Op op, Contract contract, Backend backend);
 
 /// Runs a row on args, cut into at most `threads` slices of neighbouring items. Every item is
-/// computed by the same instructions whatever its slice, so the thread count changes no bit.
+/// computed by the same instructions whatever its slice, so the thread count changes no bit. Rows
+/// on a device are not cut.
 ///
 /// Args say how many items they have, how to cut themselves (and kSliceGrain, at multiples of
 /// what), the Bytes that they read and write (each once; weights as stored), and their Work:
@@ -73,7 +79,7 @@ void RunRow(const Row& row, const Args& args, int threads) {
   const size_t items = args.Items();
   const size_t slices =
       std::min({static_cast<size_t>(threads), items, args.Work() / kWorthAThread + 1});
-  if (slices <= 1) return items ? row.run(&args) : void();
+  if (slices <= 1 || row.OnDevice()) return items ? row.run(&args) : void();
   size_t grain = 1;
   if constexpr (requires { Args::kSliceGrain; }) grain = Args::kSliceGrain;
   const auto begin = [&](size_t s) {

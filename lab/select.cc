@@ -17,6 +17,7 @@ std::vector<const Row*> SelectRows(const std::string& ops, const std::string& ba
   std::vector<const Row*> rows;
   for (const Row& row : Rows()) {
     if (row.backend == Backend::oracle) continue;
+    if (!backend && row.backend == Backend::cuda_host) continue;
     if (backend && row.backend != *backend) continue;
     if (contract && row.contract != *contract) continue;
     if (!globs.Match(NameOf(row.op)) && !globs.Match(row.function)) continue;

@@ -5,7 +5,8 @@
 namespace lab {
 
 /// The rows whose op or function matches one of the globs `ops`, of that backend and contract ("":
-/// any); none of the oracle, which is what the others are judged against. Throws Error (exit 3)
+/// any, but cuda_host only by name); none of the oracle, which is what the others are judged
+/// against. Throws Error (exit 3)
 /// where nothing is left.
 std::vector<const Row*> SelectRows(const std::string& ops, const std::string& backend,
                                    const std::string& contract);

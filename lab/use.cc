@@ -4,6 +4,7 @@
 #include <charconv>
 #include <optional>
 
+#include "lab/device.h"
 #include "lab/error.h"
 #include "lab/names.h"
 
@@ -22,18 +23,20 @@ const Row& ParseRow(Op op, Contract contract, std::string_view name, const std::
   const Row* found = nullptr;  // of this contract if the function has several
   for (const Row& row : Rows()) {
     if (row.op != op || row.backend == Backend::oracle) continue;  // float64, fits no float pass
-    if (row.function == name && row.run && (!found || row.contract == contract)) found = &row;
+    const bool fits = row.function == name && WhyNotHere(row).empty();
+    if (fits && (!found || row.contract == contract)) found = &row;
     names.push_back(row.function);
   }
   if (found) return *found;
-  for (const Backend backend : {Backend::ref, Backend::hwy, Backend::cuda}) {
+  for (const Backend backend : {Backend::ref, Backend::hwy, Backend::cuda, Backend::cuda_host}) {
     if (NameOf(backend) != name) continue;
     const Row* row = FindRow(op, contract, backend);
     if (!row) row = FindRow(op, Contract::f32, backend);
-    if (row && row->run) return *row;
+    if (row && WhyNotHere(*row).empty()) return *row;
   }
   IndexOfName(names, name, what);
-  Fail("{}: that row is not built into this binary", what);
+  throw Error(kCannotRun,
+              fmt::format("{}: that row cannot run here; 'lab list kernels' says why", what));
 }
 
 UseRule ParseRule(const std::string& text, Contract contract, size_t layers) {

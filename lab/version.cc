@@ -30,8 +30,4 @@ std::string HighwayTarget() {
   return CurrentSimdTarget().name;
 }
 
-bool BuiltWithCuda() {
-  return false;
-}
-
 }  // namespace lab

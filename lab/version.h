@@ -8,6 +8,5 @@ std::string Commit();    ///< git commit of this build, "+" behind it when the t
 std::string Compiler();  ///< "g++ 12.2.0"
 std::string HighwayVersion();
 std::string HighwayTarget();  ///< the SIMD target that Highway rows use now: "AVX2", "AVX3", ...
-bool BuiltWithCuda();
 
 }  // namespace lab

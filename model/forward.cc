@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/half.h"
+#include "lab/device.h"
 #include "lab/error.h"
 #include "lab/names.h"
 #include "model/rope_angles.h"
@@ -36,21 +37,26 @@ namespace {
 const Row* RowFor(Op op, Backend backend, Contract contract) {
   const bool knows_contract = FindRow(op, contract, Backend::oracle) != nullptr;
   const Row* row = FindRow(op, knows_contract ? contract : Contract::f32, backend);
-  return row && row->run ? row : nullptr;
+  return row;
 }
 
 }  // namespace
 
 bool RowSet::Complete(Backend backend, Contract contract) {
   const std::vector<Op> ops = ForwardOps(contract);
-  return std::all_of(ops.begin(), ops.end(), [&](Op op) { return RowFor(op, backend, contract); });
+  return std::all_of(ops.begin(), ops.end(), [&](Op op) {
+    const Row* row = RowFor(op, backend, contract);
+    return row && WhyNotHere(*row).empty();
+  });
 }
 
 RowSet::RowSet(Backend backend, Contract contract)
     : backend_(backend), contract_(contract), rows_(Rows().size()) {
   for (const Op op : ForwardOps(contract)) {
-    rows_[static_cast<size_t>(op)] = RowFor(op, backend, contract);
-    if (!rows_[static_cast<size_t>(op)])
+    const Row* row = rows_[static_cast<size_t>(op)] = RowFor(op, backend, contract);
+    if (row && !WhyNotHere(*row).empty())
+      throw Error(kCannotRun, fmt::format("--backend {}: {}", NameOf(backend), WhyNotHere(*row)));
+    if (!row)
       throw Error(kCannotRun,
                   fmt::format("--backend {} --contract {}: op {} has no such row in this binary; "
                               "'lab list kernels' shows what there is",

@@ -69,7 +69,7 @@ TEST(CliUsage, BadValues) {
       {kShort + Strings{"--threads", "abc"}, 2, {"--threads", "abc"}},
       {kShort + Strings{"--threads", "99999999999"}, 2, {"--threads"}},
       {{"bench", "--model", "tiny", "--threads", "0"}, 2, {"--threads", "1 to 1024"}},
-      {{"forward", "--model", "tiny", "--backend", "cuda"}, 125, {"--backend cuda", "no such row"}},
+      {{"forward", "--model", "tiny", "--backend", "cuda"}, 125, {"--backend cuda"}},
       {kShort + Strings{"-n", "-1"}, 2, {"-n", "-1"}},
       {kShort + Strings{"-n", "x"}, 2, {"-n", "x"}},
       {kShort + Strings{"-n", "40000"}, 2, {"40000", "context of 32768"}},

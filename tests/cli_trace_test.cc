@@ -246,7 +246,7 @@ TEST(CliCheckForward, WhatDoesNotGoTogether) {
       {kComposed + Strings{"--tokens", "512"}, 2, {"512 is no token"}},
       {kComposed + Strings{"--kv", "f8"}, 2, {"--kv", "'f8'"}},
       {kComposed + Strings{"--backend", "oracle"}, 2, {"--backend oracle", "give ref or hwy"}},
-      {kComposed + Strings{"--backend", "cuda"}, 125, {"--backend cuda", "no such row"}}};
+      {kComposed + Strings{"--backend", "cuda"}, 125, {"--backend cuda"}}};
   ExpectFails(cases);
 }
 

@@ -1,0 +1,68 @@
+#pragma once
+// The language that kernels are written in: CUDA where nvcc compiles this file, the SIMT layer of
+// the tests where a host compiler does. Both builds go into one binary, so everything in a .cu or
+// .cuh file lies in namespace lab::LAB_CUDA_NAMESPACE: cuda here, cuda_host there.
+#ifdef __CUDACC__
+#include <cuda_fp16.h>
+#include <cuda_pipeline_primitives.h>
+#include <cuda_runtime.h>
+
+#define LAB_CUDA_NAMESPACE cuda
+/// An array in the shared memory of a block, not initialised.
+#define LAB_SHARED(T, name, count) __shared__ T name[count]
+/// Before a loop whose arrays are to stay in registers.
+#define LAB_UNROLL _Pragma("unroll")
+#else
+#include "tests/simt/simt.h"
+#define LAB_CUDA_NAMESPACE cuda_host
+#endif
+
+#include <cstddef>
+#include <string>
+
+#include "kernels/device_error.h"
+
+namespace lab::LAB_CUDA_NAMESPACE {
+
+/// Throws Error where a call of the runtime failed; `what` says what was tried.
+inline void CheckCuda(cudaError_t status, const std::string& what) {
+  if (status != cudaSuccess)
+    ThrowDeviceError(what, cudaGetErrorString(status), status == cudaErrorMemoryAllocation);
+}
+
+#ifdef __CUDACC__
+/// The shared memory whose size the launch said, aligned to 16 bytes.
+template <class T>
+__device__ T* DynamicShared() {
+  extern __shared__ uint4 dynamic_shared[];
+  return reinterpret_cast<T*>(dynamic_shared);
+}
+
+/// kernel<<<grid, block, shared, stream>>>(args...): the only way kernels are launched. Throws
+/// Error.
+template <class... Params, class... Args>
+void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+            const Args&... args) {
+  constexpr size_t kWithoutAsking = 48 << 10;
+  if (shared > kWithoutAsking)
+    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared)),
+              std::to_string(shared) + " bytes of shared memory");
+  kernel<<<grid, block, shared, stream>>>(args...);
+  CheckCuda(cudaGetLastError(), "kernel launch");
+}
+#else
+template <class... Params, class... Args>
+void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t,
+            const Args&... args) {
+  const std::tuple<Params...> bound(args...);
+  RunGrid(grid, block, shared, [&] { std::apply(kernel, bound); });
+}
+#endif
+
+/// Blocks of `size` that hold n threads.
+inline unsigned BlocksFor(size_t n, size_t size) {
+  return static_cast<unsigned>((n + size - 1) / size);
+}
+
+}  // namespace lab::LAB_CUDA_NAMESPACE

@@ -1,0 +1,85 @@
+// Ops gate_up and gate_up_swiglu under every contract.
+#include <vector>
+
+#include "kernels/dot.cuh"
+#include "kernels/launchers.cuh"
+#include "kernels/on_device.cuh"
+#include "kernels/silu.cuh"
+
+namespace lab::LAB_CUDA_NAMESPACE {
+namespace {
+
+// A warp has row r of both matrices. Outputs that are null are not stored.
+template <BlockType kType, Acts kActs, int kTokens>
+__global__ void GateUpKernel(GateUpSwigluArgs<float> s) {
+  const GateUpArgs<float>& a = s.gate_up;
+  const size_t row = RowOfWarp();
+  if (row >= a.w_gate.rows) return;  // the whole warp
+  const TokenTile tile = TileOfBlock<kTokens>(a.x, a.xq_gate, a.tokens);
+  float gate[kTokens], up[kTokens];
+  DotRow<kType, kActs>(a.w_gate, row, tile, gate);
+  DotRow<kType, kActs>(a.w_up, row, tile, up);
+  if (threadIdx.x % kWarp != 0) return;
+  for (int t = 0; t < kTokens; ++t) {
+    if (t >= static_cast<int>(tile.tokens)) break;
+    const size_t at = (tile.first + static_cast<size_t>(t)) * a.y_stride + row;
+    const float silu = SiluOf(gate[t]);
+    if (a.gate) a.gate[at] = gate[t];
+    if (a.up) a.up[at] = up[t];
+    if (s.silu) s.silu[at] = silu;
+    if (s.y) s.y[at] = silu * up[t];
+  }
+}
+
+// Both matrices of one type.
+void LaunchSideBySide(const GateUpSwigluArgs<float>& s, cudaStream_t stream) {
+  const GateUpArgs<float>& a = s.gate_up;
+  WithDot(a.w_gate.type, a.xq_gate, a.tokens, [&](auto tag, auto acts, auto tokens) {
+    Launch(GateUpKernel<tag.kType, acts.value, tokens.value>, DotGrid(a.w_gate.rows, a.tokens),
+           kDotThreads, 0, stream, s);
+  });
+}
+
+bool SideBySide(const GateUpArgs<float>& a) {
+  return a.w_gate.type == a.w_up.type;
+}
+
+}  // namespace
+
+void LaunchGateUp(const GateUpArgs<float>& a, cudaStream_t stream) {
+  if (a.tokens == 0 || a.Items() == 0) return;
+  if (SideBySide(a)) return LaunchSideBySide({a, nullptr, nullptr}, stream);
+  LaunchMatvec({a.w_gate, nullptr, a.x, a.xq_gate, a.gate, nullptr, a.tokens, a.y_stride}, stream);
+  LaunchMatvec({a.w_up, nullptr, a.x, a.xq_up, a.up, nullptr, a.tokens, a.y_stride}, stream);
+}
+
+void LaunchGateUpSwiglu(const GateUpSwigluArgs<float>& s, cudaStream_t stream) {
+  const GateUpArgs<float>& a = s.gate_up;
+  if (a.tokens == 0 || s.Items() == 0) return;
+  if (SideBySide(a)) return LaunchSideBySide(s, stream);
+  LaunchGateUp(a, stream);
+  for (size_t t = 0; t < a.tokens; ++t) {
+    const size_t at = t * a.y_stride;
+    LaunchSilu({a.gate + at, s.silu + at, s.Items()}, stream);
+    LaunchSwiglu({s.silu + at, a.up + at, s.y + at, s.Items()}, stream);
+  }
+}
+
+void GateUpCuda(const GateUpArgs<float>& a) {
+  RunOnDevice(a, LaunchGateUp);
+}
+
+void GateUpSwigluCuda(const GateUpSwigluArgs<float>& a) {
+  std::vector<float> steps;
+  GateUpSwigluArgs<float> s = a;
+  if (!a.silu && !SideBySide(a.gate_up)) {
+    const size_t values = Strided(a.gate_up.tokens, a.gate_up.y_stride, a.Items());
+    steps.resize(3 * values);
+    s.gate_up.gate = steps.data();
+    s.gate_up.up = steps.data() + values;
+    s.silu = steps.data() + 2 * values;
+  }
+  RunOnDevice(s, LaunchGateUpSwiglu);
+}
+
+}  // namespace lab::LAB_CUDA_NAMESPACE

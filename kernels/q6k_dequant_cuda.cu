@@ -1,0 +1,14 @@
+#include "kernels/launchers.cuh"
+#include "kernels/on_device.cuh"
+#include "kernels/unpack.cuh"
+
+namespace lab::LAB_CUDA_NAMESPACE {
+
+void LaunchQ6kDequant(const DequantArgs<float>& a, cudaStream_t stream) {
+  LaunchUnpackRows<BlockType::Q6_K>(a.w, nullptr, a.y, a.w.rows, stream);
+}
+void Q6kDequantCuda(const DequantArgs<float>& a) {
+  RunOnDevice(a, LaunchQ6kDequant);
+}
+
+}  // namespace lab::LAB_CUDA_NAMESPACE

@@ -1,0 +1,25 @@
+#pragma once
+// What all 32 lanes of a warp do together.
+#include "kernels/cuda.cuh"
+
+namespace lab::LAB_CUDA_NAMESPACE {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffff;
+
+/// The sum of the lanes' values, the same bits in every lane: pairs 16 apart first, neighbours
+/// last.
+__device__ inline float WarpSum(float value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(kAllLanes, value, distance);
+  return value;
+}
+__device__ inline unsigned WarpMax(unsigned value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    const unsigned other = __shfl_xor_sync(kAllLanes, value, distance);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+}  // namespace lab::LAB_CUDA_NAMESPACE

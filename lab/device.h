@@ -1,0 +1,34 @@
+#pragma once
+// The CUDA devices of this machine, and which rows can run here.
+#include <string>
+#include <vector>
+
+#include "lab/registry.h"
+
+namespace lab {
+
+struct CudaDevice {
+  std::string name;
+  int major, minor;  ///< compute capability
+  int multiprocessors;
+  size_t memory, free;  ///< bytes
+};
+
+struct CudaState {
+  bool built;           ///< whether this binary has CUDA kernels
+  std::string runtime;  ///< version that they were built with, "13.0"; architectures behind it
+  std::string driver;   ///< newest version that the driver knows; "" without a driver
+  std::vector<CudaDevice> devices;
+  std::string problem;  ///< why no CUDA row can run here: "not built", "no device: ...", or ""
+};
+
+/// Asked of the driver once.
+const CudaState& Cuda();
+
+/// Why a row cannot run here ("not built", "no device: no CUDA-capable device is detected"), or "".
+std::string WhyNotHere(const Row& row);
+
+/// For people: "13.0, sm_90 + PTX; driver 13.0; 1 device" or "not built".
+std::string CudaText();
+
+}  // namespace lab

@@ -217,6 +217,13 @@ TEST(DamagedApr, Index) {
       {"dimension 0", dims({0, 8}), {quoted + " has a dimension of 0"}},
       {"2^64 elements", dims({1ull << 32, 1ull << 32}), {quoted + " has an impossible shape"}},
       {"2^60 elements", dims({1ull << 57, 8}), {quoted, "cannot be 512 bytes"}},
+      {"padded rows whose size overflows to 194 bytes",
+       tensor([](AprFile::Tensor& t) {
+         t.code = 14;
+         t.dims = {87841638446235961u, 1};
+         t.data.resize(194);
+       }),
+       {quoted, "cannot be 194 bytes"}},
       {"5 dimensions", dims({1, 1, 1, 16, 8}), {quoted + " has 5 dimensions"}},
       {"255 dimensions",
        tensor([](AprFile::Tensor& t) { t.n_dims = 255; }),

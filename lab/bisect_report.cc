@@ -141,7 +141,8 @@ std::string StepBlameToText(const StepBlame& blame) {
          fmt::format(
              "\nKL of the last token's logits from the clean pass (hwy f32, itself {:.1e} from the "
              "oracle).\nalone: the clean pass with this one step by the candidate; repaired: the "
-             "candidate with this one step clean.\n{} steps are the same in both passes and were "
+             "candidate with this one step clean\n(removes less than nothing where roundings "
+             "behind it fall otherwise).\n{} steps are the same in both passes and were "
              "not run.\n",
              blame.oracle, blame.same);
 }

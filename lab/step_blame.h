@@ -22,7 +22,7 @@ struct BlamedStep {
 };
 
 struct StepBlame {
-  double oracle = 0;     ///< KL of the clean pass from the f32 oracle: figures near it are noise
+  double oracle = 0;  ///< KL of the clean pass from the f32 oracle (under KV f16: what that costs)
   double candidate = 0;  ///< KL of the whole candidate from the clean pass
   size_t same = 0;       ///< steps that are no different in the two passes and were not run
   std::vector<BlamedStep> steps;  ///< largest `alone` first

@@ -1,6 +1,6 @@
 #pragma once
-// Errors are exceptions everywhere in lab. A kernel row never throws, because its caller has checked
-// shapes; rows on a device may (lab/registry.h).
+// Errors are exceptions everywhere in lab. A kernel row never throws, because its caller has
+// checked shapes; rows on a device may (lab/registry.h).
 #include <fmt/format.h>
 
 #include <stdexcept>

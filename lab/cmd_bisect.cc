@@ -5,6 +5,7 @@
 
 #include "lab/bisect_report.h"
 #include "lab/cli.h"
+#include "lab/device.h"
 #include "lab/error.h"
 #include "lab/names.h"
 #include "lab/output.h"
@@ -226,7 +227,7 @@ int RunXray(const Flags& f, const Qwen2& model, const std::vector<UseRule>& rule
         for (const Case& step : WeightCases(model, layer)) {
           if (!Chosen(ops, step)) continue;
           for (const Row* row : rows) {
-            if (row->op != step.op || !row->run) continue;
+            if (row->op != step.op || !WhyNotHere(*row).empty()) continue;
             RowUse use = {row};
             for (const UseRule& rule : rules)
               if (rule.mutant && rule.Covers(row->op, layer)) use.mutant = rule.mutant;

@@ -276,7 +276,8 @@ class Run {
                                     {"sha256", h.sha256},
                                     {"ids", fmt::format("{}", fmt::join(h.ids, ","))},
                                     {"backend", h.backend},
-                                    {"contract", h.contract}});
+                                    {"contract", h.contract},
+                                    {"kv", h.kv_type}});
       dump_file_->Commit();
     }
     if (trace_file_) {

@@ -25,6 +25,7 @@ int CmdSynth(int argc, char** argv);
 int CmdBench(int argc, char** argv);
 int CmdCapture(int argc, char** argv);
 int CmdCheck(int argc, char** argv);
+int CmdDiff(int argc, char** argv);
 
 /// Parses argv. False: --help was asked for and has been printed. Throws Error (exit 2) with the
 /// nearest spelling for an unknown flag.

@@ -14,6 +14,7 @@ namespace {
 constexpr std::array kVerbs = {
     Verb{"forward", "run the model: generate, trace the taps, dump tensors", CmdForward},
     Verb{"check", "judge every kernel row on captured inputs against the oracle", CmdCheck},
+    Verb{"diff", "compare two runs, own or foreign, tap by tap", CmdDiff},
     Verb{"capture", "take the inputs of a layer's ops from a run, as cases", CmdCapture},
     Verb{"bench", "time every kernel row on the shapes of a real model", CmdBench},
     Verb{"tokenize", "text to token ids and back", CmdTokenize},

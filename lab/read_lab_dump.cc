@@ -24,16 +24,18 @@ std::optional<std::pair<int, Tap>> ParseTapPath(std::string_view path) {
   return std::pair(layer, *tap);
 }
 
-std::vector<int32_t> ParseIdList(const std::string& path, const std::string& text) {
-  std::vector<int32_t> ids;
+// Comma-separated.
+template <class T>
+std::vector<T> ParseNumbers(const std::string& path, const char* key, const std::string& text) {
+  std::vector<T> numbers;
   for (size_t at = 0; at < text.size();) {
-    int32_t id = 0;
-    const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), id);
-    if (error != std::errc()) Fail("{}: metadata 'ids': no list of numbers", path);
-    ids.push_back(id);
+    T number = 0;
+    const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), number);
+    if (error != std::errc()) Fail("{}: metadata '{}': no list of numbers", path, key);
+    numbers.push_back(number);
     at = static_cast<size_t>(end - text.data()) + 1;
   }
-  return ids;
+  return numbers;
 }
 
 }  // namespace
@@ -56,9 +58,11 @@ RunRecord ReadLabDump(const RunFile& file) {
   };
   h.model = text("model"), h.sha256 = text("sha256"), h.backend = text("backend");
   h.contract = text("contract"), h.kv = text("kv");
-  if (const auto ids = text("ids")) h.ids = ParseIdList(file.path, *ids);
+  if (const auto ids = text("ids")) h.ids = ParseNumbers<int32_t>(file.path, "ids", *ids);
+  if (const auto dim = text("head_dim"))
+    h.head_dim = ParseNumbers<size_t>(file.path, "head_dim", *dim).at(0);
   h.std_kind = StdKind::population;
-  if (h.backend) h.arithmetic = h.backend == "oracle" ? StoredType::f64 : StoredType::f32;
+  h.arithmetic = ArithmeticOf(h.backend);
   for (const SafetensorsEntry& e : tensors->entries()) {
     const auto place = ParseTapPath(e.name);
     if (!place || e.shape.size() != 2 || (e.dtype != "F32" && e.dtype != "F64")) {

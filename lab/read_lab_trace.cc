@@ -1,4 +1,5 @@
 // Reader of lab's own traces, JSON lines (notes/formats.md).
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -46,8 +47,7 @@ class TraceReader {
       if (kind == "header")
         TakeHeader(record);
       else if (kind == "tap")
-        run_.tokens[{TapOf(record), LayerOf(record), record.at("token")}].figures =
-            ReadFigures(record);
+        TakeTap(record);
       else if (kind == "pooled")
         TakePooled(record);
       else if (kind == "top")
@@ -99,19 +99,40 @@ class TraceReader {
     return f;
   }
 
-  // How many tokens is known, which ones only if they are all.
+  void TakeTap(const Json& record) {
+    TokenRecord& token = run_.tokens[{TapOf(record), LayerOf(record), record.at("token")}];
+    token.figures = ReadFigures(record);
+    if (!record.contains("sketch")) return;
+    const Json& json = record["sketch"];
+    Sketch& sketch = token.sketch.emplace();
+    const std::string hash = json.at("hash");
+    const auto [end, error] =
+        std::from_chars(hash.data(), hash.data() + hash.size(), sketch.hash, 16);
+    if (error != std::errc() || end != hash.data() + hash.size() ||
+        json.at("projections").size() != sketch.projections.size())
+      Bad("the sketch is damaged");
+    for (size_t k = 0; k < sketch.projections.size(); ++k)
+      sketch.projections[k] = Value(json["projections"][k]);
+  }
+
+  // A pooled record says how many tokens it is of; which ones is known if they came before it one
+  // by one, or if they are all.
   void TakePooled(const Json& record) {
-    PooledRecord& pooled = run_.pooled[{LayerOf(record), TapOf(record)}];
+    const Place first = {TapOf(record), LayerOf(record), 0};
+    PooledRecord& pooled = run_.pooled[{first.layer, first.tap}];
     pooled.figures = ReadFigures(record);
     if (record.contains("argmax_token")) pooled.argmax_token = record["argmax_token"];
-    const Place first = {TapOf(record), LayerOf(record), 0};
     for (auto it = run_.tokens.lower_bound(first); it != run_.tokens.end(); ++it) {
       if (it->first.tap != first.tap || it->first.layer != first.layer) break;
       pooled.tokens.push_back(it->first.token);
     }
-    if (pooled.tokens.size() != record.at("tokens").get<size_t>())
-      Bad("{} pools {} tokens, but {} came before it", TapPath(first.tap, first.layer),
-          record["tokens"].get<size_t>(), pooled.tokens.size());
+    const size_t count = record.at("tokens");
+    const auto& ids = run_.header.ids;
+    if (pooled.tokens.empty() && ids && count == ids->size())
+      for (size_t t = 0; t < count; ++t) pooled.tokens.push_back(t);
+    if (!pooled.tokens.empty() && pooled.tokens.size() != count)
+      Bad("{} pools {} tokens, but {} came before it", TapPath(first.tap, first.layer), count,
+          pooled.tokens.size());
   }
 
   void TakeTop(const Json& record) {
@@ -141,7 +162,7 @@ class TraceReader {
       if (kind != "population" && kind != "sample") Bad("std '{}' is unknown", Printable(*kind));
       h.std_kind = kind == "sample" ? StdKind::sample : StdKind::population;
     }
-    if (h.backend) h.arithmetic = h.backend == "oracle" ? StoredType::f64 : StoredType::f32;
+    h.arithmetic = ArithmeticOf(h.backend);
     if (!record.contains("steps")) return;
     h.steps.emplace();
     for (const Json& s : record["steps"])

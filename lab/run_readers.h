@@ -14,6 +14,10 @@ struct RunFile {
   std::string_view bytes;  ///< all of them
 };
 
+/// In what lab's own backends compute the steps between the matvecs, each result stored; absent for
+/// others, which may fuse them.
+std::optional<StoredType> ArithmeticOf(const std::optional<std::string>& backend);
+
 // bool Is<Name>(const RunFile&): whether the content looks like this format. Never throws.
 // RunRecord Read<Name>(const RunFile&): throws Error with path and line or tensor. Fills everything
 // but header.path and header.format.

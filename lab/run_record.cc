@@ -44,6 +44,12 @@ const RunReader* ReaderOf(const RunFile& file) {
 
 }  // namespace
 
+std::optional<StoredType> ArithmeticOf(const std::optional<std::string>& backend) {
+  if (backend == "oracle") return StoredType::f64;
+  if (backend == "ref" || backend == "hwy") return StoredType::f32;
+  return std::nullopt;
+}
+
 std::string_view NameOf(StdKind kind) {
   return kind == StdKind::population ? "population" : "sample";
 }

@@ -1,7 +1,6 @@
 #pragma once
 // What is known of a run, whoever made it: lab or another program, statistics or full tensors. What
 // a file does not say is absent here, so that "unknown" is never taken for "different".
-#include <array>
 #include <compare>
 #include <cstdint>
 #include <map>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "lab/composed.h"
+#include "lab/sketch.h"
 #include "lab/stats.h"
 #include "lab/taps.h"
 #include "lab/trace.h"
@@ -56,13 +56,6 @@ struct StoredRow {
   std::vector<double> Read() const;
 };
 
-/// Bits and random projections of one row: two of them give the distance of the rows.
-struct Sketch {
-  static constexpr size_t kProjections = 64;
-  uint64_t hash = 0;
-  std::array<float, kProjections> projections = {};
-};
-
 /// What is known of one tap of one token.
 struct TokenRecord {
   Figures figures;
@@ -83,6 +76,7 @@ struct RunHeader {
   std::string format;  ///< the name of its reader
   std::optional<std::string> model, sha256, architecture, prompt;
   std::optional<size_t> layers;
+  std::optional<size_t> head_dim;
   std::optional<std::vector<int32_t>> ids;  ///< of all tokens that were run, by position from 0
   std::optional<std::vector<TraceStep>> steps;
   std::optional<std::string> contract, kv, backend;

@@ -29,6 +29,7 @@ void TraceRecorder<T>::OnTap(const TapView<T>& view) {
   for (size_t t = 0; t < view.tokens; ++t) {
     const T* row = view.values + t * view.stride;
     trace_.taps.push_back({view.tap, view.layer, view.first_token + t, ComputeStats(row, view.n)});
+    if (sketches_) trace_.taps.back().sketch = MakeSketch(row, view.n);
     if (view.tap == Tap::lm_head)
       trace_.tops.push_back(ComputeTop(row, view.n, view.first_token + t, top_k_));
   }

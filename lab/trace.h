@@ -3,11 +3,13 @@
 // with it. Written as JSON lines (the schema is in notes/formats.md), CSV or a terminal table.
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "lab/output.h"
+#include "lab/sketch.h"
 #include "lab/stats.h"
 #include "lab/taps.h"
 
@@ -36,6 +38,7 @@ struct TapRecord {
   int layer;
   size_t token;
   Stats stats;
+  std::optional<Sketch> sketch = {};
 };
 
 /// The highest logits of a token, highest first.
@@ -70,12 +73,12 @@ std::map<std::pair<int, Tap>, TapGroup> GroupTaps(const Trace& trace);
 Stats PoolGroup(const TapGroup& group);
 
 /// Records what passes: statistics of every token and tap that the filter has, top-k of every
-/// lm_head row.
+/// lm_head row; with `sketches` also the sketch of every row.
 template <class T>
 class TraceRecorder : public TapSink<T> {
  public:
-  TraceRecorder(Trace& trace, TapFilter filter, size_t top_k)
-      : trace_(trace), filter_(std::move(filter)), top_k_(top_k) {}
+  TraceRecorder(Trace& trace, TapFilter filter, size_t top_k, bool sketches = false)
+      : trace_(trace), filter_(std::move(filter)), top_k_(top_k), sketches_(sketches) {}
   bool Wants(Tap tap, int layer) const override { return filter_.Has(tap, layer); }
   void OnTap(const TapView<T>& view) override;
 
@@ -83,6 +86,7 @@ class TraceRecorder : public TapSink<T> {
   Trace& trace_;
   TapFilter filter_;
   size_t top_k_;
+  bool sketches_;
 };
 
 template <class T>

@@ -115,8 +115,9 @@ TEST(RunRecord, DamageIsNamed) {
   has(error(header + R"({"kind":"tap","tap":"ffn_out","layer":1})"), "line 2:");
   has(error(header + R"({"kind":"tap","tap":"ffn_out","layer":1,"token":0,"std":"much"})"),
       "'much' is no number");
-  has(error(header + R"({"kind":"pooled","tap":"ffn_out","layer":1,"tokens":2})"),
-      "pools 2 tokens");
+  has(error(header + R"({"kind":"tap","tap":"ffn_out","layer":1,"token":0})" + "\n" +
+            R"({"kind":"pooled","tap":"ffn_out","layer":1,"tokens":2})"),
+      "pools 2 tokens, but 1 came");
   EXPECT_EQ(error(header), "") << "cut off between lines";
   EXPECT_EQ(ReadRun(dir / "t").report.remarks.size(), 1u) << "but that is said";
 }

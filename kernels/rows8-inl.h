@@ -109,30 +109,32 @@ struct VecQ4_K {
   // Four products of 15 * 128 in four steps: a lane of quads fits 16 bits, and its upper half,
   // the sign, meets a zero.
   static constexpr bool kQuads = LAB_VNNI;
-  const Rows8Q4_K& g;
+  const Rows8Q4_K* g;
   size_t v;
   U8Vec scales;
   I16Vec mins[2];
   hn::Vec<Floats> d;  // d in even lanes, dmin in odd ones
 
-  HWY_INLINE VecQ4_K(const Rows8Q4_K& group, size_t vec) : g(group), v(vec) {
-    const auto packed = hn::LoadU(U8(), g.scales + v * kBytes);
+  HWY_INLINE void Load(const Rows8Q4_K& group, size_t vec) {
+    g = &group;
+    v = vec;
+    const auto packed = hn::LoadU(U8(), g->scales + v * kBytes);
     scales = hn::And(packed, hn::Set(U8(), 0x3f));
     const hn::Rebind<uint32_t, U64> d32;
     const auto nibbles =
         hn::PromoteTo(U64(), hn::BitCast(d32, hn::LoadU(hn::Repartition<uint8_t, decltype(d32)>(),
-                                                        g.mins_high[v * kVecRows])));
+                                                        g->mins_high[v * kVecRows])));
     const auto both = hn::BitCast(U8(), hn::Or(nibbles, hn::ShiftLeft<28>(nibbles)));
     const auto m = hn::BitCast(U16(), hn::Or(MoveBits<0, 2>(hn::And(both, hn::Set(U8(), 15)), 0x3c),
                                              MoveBits<6, 0>(packed, 3)));
     mins[0] = hn::BitCast(I16(), hn::And(m, hn::Set(U16(), 0xff)));
     mins[1] = hn::BitCast(I16(), hn::ShiftRight<8>(m));
-    d = LoadHalf(Floats(), g.factors[v * kVecRows]);
+    d = LoadHalf(Floats(), g->factors[v * kVecRows]);
   }
   template <size_t s>
   HWY_INLINE void Weights(U8Vec (&w)[4]) const {
     Unroll<2>([&](auto i) LAB_LAMBDA {
-      const auto q = hn::LoadU(U8(), g.qs[2 * s + i] + v * kBytes);
+      const auto q = hn::LoadU(U8(), g->qs[2 * s + i] + v * kBytes);
       w[2 * i] = hn::And(q, hn::Set(U8(), 15));
       w[2 * i + 1] = MoveBits<4, 0>(q, 15);
     });
@@ -151,27 +153,29 @@ struct VecQ4_K {
 };
 
 struct VecQ6_K {
-  const Rows8Q6_K& g;
+  const Rows8Q6_K* g;
   size_t v;
   I16Vec scales[4];
   hn::Vec<Floats> d;  // zero in odd lanes
 
-  HWY_INLINE VecQ6_K(const Rows8Q6_K& group, size_t vec) : g(group), v(vec) {
+  HWY_INLINE void Load(const Rows8Q6_K& group, size_t vec) {
+    g = &group;
+    v = vec;
     Unroll<2>([&](auto i) LAB_LAMBDA {
-      const auto both = hn::BitCast(I16(), hn::LoadU(I8(), g.scales[i] + v * kBytes));
+      const auto both = hn::BitCast(I16(), hn::LoadU(I8(), g->scales[i] + v * kBytes));
       scales[2 * i] = hn::ShiftRight<8>(hn::ShiftLeft<8>(both));
       scales[2 * i + 1] = hn::ShiftRight<8>(both);
     });
     const hn::Rebind<float, U64> half;
-    const auto floats = LoadHalf(half, g.d + v * kVecRows);
+    const auto floats = LoadHalf(half, g->d + v * kVecRows);
     d = hn::BitCast(Floats(),
                     hn::PromoteTo(U64(), hn::BitCast(hn::Rebind<uint32_t, U64>(), floats)));
   }
   template <size_t s>
   HWY_INLINE void Weights(U8Vec (&w)[4]) const {
-    const auto high = hn::LoadU(U8(), g.sub_blocks[s].qh + v * kBytes);
+    const auto high = hn::LoadU(U8(), g->sub_blocks[s].qh + v * kBytes);
     Unroll<2>([&](auto i) LAB_LAMBDA {
-      const auto q = hn::LoadU(U8(), g.sub_blocks[s].ql[i] + v * kBytes);
+      const auto q = hn::LoadU(U8(), g->sub_blocks[s].ql[i] + v * kBytes);
       w[2 * i] = hn::Or(hn::And(q, hn::Set(U8(), 15)), MoveBits<4 * i, 4>(high, 0x30));
       w[2 * i + 1] = hn::Or(MoveBits<4, 0>(q, 15), MoveBits<4 * i + 2, 4>(high, 0x30));
     });
@@ -246,33 +250,33 @@ HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t bl
     Unroll<kTokens * kPlanes>([&](auto i)
                                   LAB_LAMBDA { f(Index<i / kPlanes>(), Index<i % kPlanes>()); });
   };
+  VecOf<Group> weights[kCount];
   I32Vec dots[kCount][kTokens][kPlanes];
   Unroll<kCount>([&](auto v) LAB_LAMBDA {
+    weights[v].Load(group, kFirst + v);
     each([&](auto t, auto plane) LAB_LAMBDA { dots[v][t][plane] = hn::Zero(I32()); });
   });
   Unroll<8>([&](auto s) LAB_LAMBDA {
     Unroll<kCount>([&](auto v) LAB_LAMBDA {
-      const VecOf<Group> weights(group, kFirst + v);
       U8Vec w[4];
-      weights.template Weights<s>(w);
+      weights[v].template Weights<s>(w);
       each([&](auto t, auto plane) LAB_LAMBDA {
         const int8_t* q = x.planes[plane] + (t0 + t) * x.n + block * 256 + s * 32;
-        dots[v][t][plane] = weights.template Add<s>(dots[v][t][plane], w, q);
+        dots[v][t][plane] = weights[v].template Add<s>(dots[v][t][plane], w, q);
       });
     });
   });
   Unroll<kCount>([&](auto v) LAB_LAMBDA {
-    const VecOf<Group> weights(group, kFirst + v);
     Unroll<kTokens>([&](auto t) LAB_LAMBDA {
       const auto folded = [&](size_t plane) LAB_LAMBDA {
         return hn::ConvertTo(Floats(),
-                             weights.Fold(dots[v][t][plane], x.Sums(t0 + t, plane, block)));
+                             weights[v].Fold(dots[v][t][plane], x.Sums(t0 + t, plane, block)));
       };
       auto dot = folded(0);
       if constexpr (kPlanes == 2) dot = hn::MulAdd(hn::Set(Floats(), 256.0f), dot, folded(1));
       const auto scale = hn::Set(Floats(), x.scale[(t0 + t) * (x.n / 256) + block]);
       FloatVec& sum = sums[kFirst + v][t];
-      sum = hn::MulAdd(hn::Mul(weights.d, dot), scale, sum);
+      sum = hn::MulAdd(hn::Mul(weights[v].d, dot), scale, sum);
     });
   });
 }

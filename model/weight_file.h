@@ -93,7 +93,7 @@ struct WeightTensor {
 /// out[i] = value first + i of tensor `t` in storage order (row after row), n of them; false when
 /// lab cannot decode them (Packing::foreign). APR_Q4: blocks of 32, half-float scale (not finite
 /// or subnormal: 0) times nibble - 8, even values in the low nibbles. APR_Q8: one float32 scale
-/// for the tensor, then int8. Source: aprender, crates/apr-format (July 2026).
+/// for the tensor, then int8. Source: aprender, crates/apr-format.
 bool DequantFlat(const WeightTensor& t, uint64_t first, size_t n, float* out);
 
 /// What a reader hands over. Names are checked, offsets are not yet.

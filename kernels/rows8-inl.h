@@ -234,12 +234,17 @@ struct Rows8Acts {
   }
 };
 
-/// Asks for bytes [first, end) of what one super-block takes.
+/// Bytes [first, end) of every super-block of a group that will be needed soon.
 template <class Group>
-HWY_INLINE void PrefetchShare(const Group* group, size_t first, size_t end) {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(group);
-  for (size_t i = first; i < end; i += 64) PrefetchL2(bytes + i);
-}
+struct ReadAhead {
+  const Group* group;
+  size_t first, end;
+
+  HWY_INLINE void Fetch(size_t block) const {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(group + block);
+    for (size_t i = first; i < end; i += 64) PrefetchL2(bytes + i);
+  }
+};
 
 /// Adds super-block `block` times every token's activations, for vectors kFirst .. of the group.
 template <size_t kFirst, size_t kCount, class Group, size_t kTokens, class Acts>
@@ -281,10 +286,13 @@ HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t bl
   });
 }
 
-/// sums[t][r] = row r of the group times token t0 + t. prefetch(b) is called before super-block b.
-template <class Group, size_t kTokens, class Acts, class Prefetch>
-HWY_INLINE void GroupTile(const Group* group, const Acts& x, size_t t0, Prefetch&& prefetch,
-                          float (&sums)[kTokens][8]) {
+/// sums[t][r] = row r of the group times token t0 + t. Fetches bytes [ahead.first, ahead.end) of
+/// every super-block of ahead.group on the way.
+///
+/// Not inlined: four of them in one function take a sanitizer build ten minutes to compile.
+template <size_t kTokens, class Group, class Acts>
+HWY_NOINLINE void GroupTile(const Group* group, const Acts& x, size_t t0, ReadAhead<Group> ahead,
+                            float (&sums)[kTokens][8]) {
   // Vectors of one token side by side share the loads of its activations; the sums of more tokens
   // would not fit the registers.
   constexpr size_t kTogether = kTokens == 1 ? std::min<size_t>(kVecs, 2) : 1;
@@ -293,7 +301,7 @@ HWY_INLINE void GroupTile(const Group* group, const Acts& x, size_t t0, Prefetch
     Unroll<kTokens>([&](auto t) LAB_LAMBDA { partial[v][t] = hn::Zero(Floats()); });
   });
   for (size_t b = 0; b < x.n / 256; ++b) {
-    prefetch(b);
+    ahead.Fetch(b);
     Unroll<kVecs / kTogether>([&](auto i) LAB_LAMBDA {
       AddGroup<kTogether * i, kTogether>(group[b], x, t0, b, partial);
     });
@@ -309,30 +317,20 @@ HWY_INLINE void GroupTile(const Group* group, const Acts& x, size_t t0, Prefetch
 
 /// store(t, sums of the 8 rows) for tokens [t, end), in tiles of kTokens, then of half as many.
 /// They use the group again and again: each tile fetches its share of the next one.
+/// But a matrix meets a single token as one long stream: what the processor prefetches by itself is
+/// better than any prefetch written here (notes/results.md, "Reading ahead").
 template <size_t kTokens, class Group, class Acts, class Store>
 HWY_INLINE void TokenTiles(const Group* group, const Acts& x, size_t begin, size_t t, size_t end,
                            Store&& store) {
-  const Group* next = group + x.n / 256;
-  const auto share = [&](size_t token)
-                         LAB_LAMBDA { return sizeof(Group) * (token - begin) / (end - begin); };
+  const auto share = [&](size_t token) LAB_LAMBDA {
+    return end - begin == 1 ? 0 : sizeof(Group) * (token - begin) / (end - begin);
+  };
   for (; t + kTokens <= end; t += kTokens) {
-    const auto prefetch = [&](size_t b)
-                              LAB_LAMBDA { PrefetchShare(next + b, share(t), share(t + kTokens)); };
     float sums[kTokens][8];
-    GroupTile(group, x, t, prefetch, sums);
+    GroupTile(group, x, t, ReadAhead<Group>{group + x.n / 256, share(t), share(t + kTokens)}, sums);
     for (size_t i = 0; i < kTokens; ++i) store(t + i, sums[i]);
   }
   if constexpr (kTokens > 1) TokenTiles<kTokens / 2>(group, x, begin, t, end, store);
-}
-
-/// A matrix meets one token as one long stream: what the processor prefetches by itself is better
-/// than any prefetch written here (notes/results.md, "Reading ahead").
-template <class Group, class Acts, class Store>
-HWY_INLINE void OneToken(const Group* group, const Acts& x, Store&& store) {
-  const auto no_prefetch = [](size_t) LAB_LAMBDA {};
-  float sums[1][8];
-  GroupTile(group, x, 0, no_prefetch, sums);
-  store(0, sums[0]);
 }
 
 // As many tokens share the unpacking of weights as the registers hold sums of.
@@ -351,10 +349,7 @@ HWY_INLINE void GroupsTimesTokens(const WeightView& w, const Acts& x, size_t tok
       const auto* group = reinterpret_cast<const Group*>(w.rows8 + r * w.row_bytes());
       const auto put = [&](size_t token, const float(&sums)[8])
                            LAB_LAMBDA { store(r, token, sums); };
-      if (tokens > 1)
-        TokenTiles<kMaxTile<Acts::kPlanes>>(group, x, t, t, end, put);
-      else
-        OneToken(group, x, put);
+      TokenTiles<kMaxTile<Acts::kPlanes>>(group, x, t, t, end, put);
     }
   }
 }

@@ -26,11 +26,17 @@ std::string Short(double x) {
   return fmt::format("{:.3g}", x);
 }
 
+// Paths and hashes by their two ends, so that the table stays on one screen.
+std::string Ends(std::string_view text) {
+  constexpr size_t kHead = 14, kTail = 24;
+  if (text.size() <= kHead + kTail + 3) return Printable(text);
+  return Printable(fmt::format("{}...{}", text.substr(0, kHead), text.substr(text.size() - kTail)));
+}
+
 std::string FieldsToText(const HeaderComparison& headers) {
   Table table({"header", "A", "B", ""});
   for (const HeaderField& f : headers.fields)
-    table.Add(
-        {std::string(f.name), Printable(f.a), Printable(f.b), std::string(NameOf(f.agreement))});
+    table.Add({std::string(f.name), Ends(f.a), Ends(f.b), std::string(NameOf(f.agreement))});
   std::string text = table.ToText();
   for (const std::string& remark : headers.remarks) text += fmt::format("note: {}\n", remark);
   return text;
@@ -63,9 +69,10 @@ Table PlacesTable(const RunComparison& c, size_t limit) {
                "channel", "verdict"});
   const std::vector<const Compared*> worst = WorstFirst(c);
   for (const Compared* p : std::span(worst).first(std::min(worst.size(), limit)))
-    table.Add({Where(*p), std::string(NameOf(p->distance.evidence)),
+    table.Add({Where(*p), p->by_value() ? "one value" : std::string(NameOf(p->distance.evidence)),
                p->std_a ? Short(*p->std_a) : "-", p->std_b ? Short(*p->std_b) : "-",
-               fmt::format("{:.2e}", p->distance.at_least), fmt::format("{:.2e}", p->allowed),
+               fmt::format("{:.2e}", p->by_value() ? p->value_apart : p->distance.at_least),
+               fmt::format("{:.2e}", p->by_value() ? p->value_allowed : p->allowed),
                fmt::format("{:.3f}", p->ratio()),
                p->distance.channel ? fmt::format("{}", *p->distance.channel) : "-",
                p->different()     ? "DIFFERENT"
@@ -80,8 +87,17 @@ std::string MethodToText(const RunComparison& c) {
   for (const Compared& p : c.places)
     if (!largest || p.allowed > largest->allowed) largest = &p;
   if (!largest || largest->allowed == 0) return "";
-  return fmt::format("largest allowance: {:.3g} at {}, {:.2g} of its norm\n", largest->allowed,
-                     Where(*largest), largest->allowed / largest->norm);
+  std::string text =
+      fmt::format("largest allowance: {:.3g} at {}, {:.2g} of its norm\n", largest->allowed,
+                  Where(*largest), largest->allowed / largest->norm);
+  const auto blind =
+      std::count_if(c.places.begin(), c.places.end(), [](const Compared& p) { return p.blind(); });
+  if (blind > 0)
+    text += fmt::format(
+        "at {} places as much is allowed as the row is long, so nothing is judged there: the "
+        "contract\n  leaves no correct digit\n",
+        blind);
+  return text;
 }
 
 std::string SeedToText(const RunComparison& c) {
@@ -186,7 +202,12 @@ std::string ToText(const DiffResult& r) {
   text += fmt::format("\n{}{}\n", PlacesTable(c, kWorst).ToText(), RestToText(c.rest));
   text += EvidenceToText(c) + MethodToText(c) + SeedToText(c) + OracleText("A", r.a_oracle) +
           OracleText("B", r.b_oracle) + ExplanationsToText(r);
-  return text + fmt::format("\nverdict: {}\n", VerdictText(r));
+  text += fmt::format("\nverdict: {}\n", VerdictText(r));
+  if (const Compared* first = FirstDifferent(r))
+    text += fmt::format("  there the distance is at least {:.2e}, {:.2e} is allowed\n",
+                        first->by_value() ? first->value_apart : first->distance.at_least,
+                        first->by_value() ? first->value_allowed : first->allowed);
+  return text;
 }
 
 std::string ToJsonl(const DiffResult& r) {
@@ -210,6 +231,8 @@ std::string ToJsonl(const DiffResult& r) {
                    {"at_least", Number(p.distance.at_least)},
                    {"at_most", Number(p.distance.at_most)},
                    {"allowed", Number(p.allowed)},
+                   {"value_apart", Number(p.value_apart)},
+                   {"value_allowed", Number(p.value_allowed)},
                    {"ratio", Number(p.ratio())},
                    {"channel", p.distance.channel ? Json(*p.distance.channel) : Json()},
                    {"verdict", p.different()     ? "different"
@@ -258,9 +281,16 @@ std::string VerdictText(const DiffResult& r) {
   const std::string estimated =
       c.estimated ? " (estimated: the table's tolerance; --model computes it)" : "";
   if (c.verdict() == RunVerdict::not_comparable) return "NOT COMPARABLE";
-  if (const Compared* first = FirstDifferent(r); first && !c.first_different())
-    return fmt::format("A and B agree, but not with the oracle of their contract: from {} on",
-                       Where(*first));
+  if (const Compared* first = FirstDifferent(r); first && !c.first_different()) {
+    const auto differs = [](const auto& oracle) { return oracle && oracle->first_different(); };
+    const bool both = differs(r.a_oracle) && differs(r.b_oracle);
+    return fmt::format(
+        "A and B show no difference, but {} from the oracle of its contract, first at {}",
+        both                  ? "both differ"
+        : differs(r.a_oracle) ? "A differs"
+                              : "B differs",
+        Where(*first));
+  }
   if (const Compared* first = FirstDifferent(r))
     return fmt::format("different from {} on, first at {}{}",
                        TapPath(first->place.tap, first->place.layer), Where(*first), estimated);

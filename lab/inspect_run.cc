@@ -102,7 +102,7 @@ std::string ToText(const RunRecord& run, const std::vector<LawCheck>& checks) {
   Table taps({"tap", "layers", "tokens", "holds"});
   for (const auto& [tap, held] : HeldBy(run))
     taps.Add({std::string(InfoOf(tap).name), fmt::format("{}", held.layers.size()),
-              fmt::format("{}", held.tokens.size()), Form(held)});
+              held.tokens.empty() ? "unknown" : fmt::format("{}", held.tokens.size()), Form(held)});
   text += fmt::format("\n{}", taps.ToText());
   Table laws({"law", "of", "checked", "broken", "worst", "where"});
   const auto totals = TotalsOf(checks);

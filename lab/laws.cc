@@ -13,7 +13,6 @@ namespace {
 using Row = std::vector<double>;
 
 constexpr double kHalfUlp = 0x1p-24;
-constexpr double kHalfHalfUlp = 0x1p-11;  // of the KV cache under f16
 
 // Keeps the worst of what is added.
 class Worst {
@@ -239,6 +238,14 @@ class LawChecker {
     return true;
   }
 
+  // How far a mean over the tokens so far can get whose values are at most `largest`: they are
+  // rounded to half floats if the KV cache has them, which are subnormal below 6e-5.
+  double WithinMean(double largest) const {
+    const double n = static_cast<double>(place_.token + 1);
+    const double rounding = run_.header.kv == "f32" ? 0 : HalfUlp(largest, StoredType::f16);
+    return (largest + rounding) * (1 + (n + 3) * kHalfUlp);
+  }
+
   // A weighted mean of values lies among them: per KV group where head_dim is known.
   bool WithinValues() {
     const auto y = RowOf(place_.tap);
@@ -253,13 +260,11 @@ class LawChecker {
       if (!v || v->size() != width) return false;
       for (size_t i = 0; i < width; ++i) largest[i] = std::max(largest[i], std::abs((*v)[i]));
     }
-    const double n = static_cast<double>(place_.token + 1);
-    const double slack = (n + 3) * kHalfUlp + (run_.header.kv == "f32" ? 0 : kHalfHalfUlp);
     Worst worst(Blank("|attn_ctx| <= max |v| of its KV group", true));
     for (size_t i = 0; i < y->size(); ++i) {
       const double bound = run_.header.head_dim ? largest[i / d / group * d + i % d]
                                                 : *std::max_element(largest.begin(), largest.end());
-      worst.Add(std::abs((*y)[i]), bound * (1 + slack), i);
+      worst.Add(std::abs((*y)[i]), WithinMean(bound), i);
     }
     checks_.push_back(worst.check());
     return true;
@@ -390,9 +395,7 @@ class LawChecker {
       if (!v || !v->figures.absmax) return;
       largest = std::max(largest, v->figures.absmax->value + v->figures.absmax->rounding);
     }
-    const double n = static_cast<double>(place_.token + 1);
-    const double slack = (n + 3) * kHalfUlp + (run_.header.kv == "f32" ? 0 : kHalfHalfUlp);
-    AtMost("absmax(attn_ctx) <= max absmax(v_bias)", *own.absmax, largest * (1 + slack));
+    AtMost("absmax(attn_ctx) <= max absmax(v_bias)", *own.absmax, WithinMean(largest));
   }
 
   const RunRecord& run_;

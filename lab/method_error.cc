@@ -121,7 +121,7 @@ ReferenceRuns::ReferenceRuns(const Qwen2& model, std::vector<int32_t> ids,
 
 std::optional<double> ReferenceRuns::MethodError(const RunContract& contract,
                                                  const Place& place) const {
-  if (!exact().tokens.contains(place)) return std::nullopt;
+  if (!Has(contract, place)) return std::nullopt;
   return std::max(RowDistance(oracle(contract), exact(), place),
                   RowDistance(yardstick_, exact(), place));
 }

@@ -41,6 +41,10 @@ class ReferenceRuns {
                 int threads);
   const RunRecord& oracle(const RunContract& contract) const { return oracles_.at(contract); }
   const RunRecord& exact() const { return oracle({Contract::f32, KvType::f32}); }
+  /// Whether the oracle of the contract was run, over that place.
+  bool Has(const RunContract& contract, const Place& place) const {
+    return oracles_.contains(contract) && exact().tokens.contains(place);
+  }
   /// max(||oracle - oracle_f32||, ||yardstick - oracle_f32||) of the place; absent where the runs
   /// have no such place.
   std::optional<double> MethodError(const RunContract& contract, const Place& place) const;

@@ -15,6 +15,10 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kFactor = 4, kFactorAcrossKv = 8;
 constexpr double kSigmas = 5;
 
+double Ratio(double apart, double allowed) {
+  return apart == 0 ? 0 : apart / allowed;
+}
+
 std::string TokensText(const std::vector<size_t>& tokens) {
   if (tokens.empty()) return "an unknown set of tokens";
   if (tokens.size() == 1) return fmt::format("token {}", tokens[0]);
@@ -70,15 +74,14 @@ class Comparer {
     c_.rest.push_back({place.tap, place.layer, fmt::format(why, std::forward<A>(args)...), true});
   }
 
-  // Up to five reasons, those of taps that both runs have first.
+  // Up to five reasons.
   void WhyNothing() {
     std::vector<std::string>& reasons = c_.headers.reasons;
-    for (const bool in_both : {true, false})
-      for (const NotCompared& n : c_.rest)
-        if (n.in_both == in_both && reasons.size() < 5 &&
-            std::find(reasons.begin(), reasons.end(), n.why) == reasons.end())
-          reasons.push_back(n.why);
-    if (reasons.empty()) reasons.push_back("one of the files holds no tap");
+    for (const NotCompared& n : c_.rest)
+      if (n.in_both && reasons.size() < 5 &&
+          std::find(reasons.begin(), reasons.end(), n.why) == reasons.end())
+        reasons.push_back(n.why);
+    if (reasons.empty()) reasons.push_back("no tap is in both files");
   }
 
   void CompareTap(const Place& tap, const Held& a, const Held& b) {
@@ -242,15 +245,14 @@ class Comparer {
       Compared& c = c_.places[i];
       const double error = MethodError(c);
       c.allowed = factor * error;
-      c.value_ratio = 0;
+      c.value_apart = c.value_allowed = 0;
       const auto values = values_.find(i);
       if (values == values_.end()) continue;
       const double sigma = error / std::sqrt(static_cast<double>(widths_[i]));
       for (const auto& [channel, value] : values->second) {
         const double allowed = factor * ChannelError(c, channel, value, error) + kSigmas * sigma;
-        const double ratio = value.apart == 0 ? 0 : value.apart / allowed;
-        if (ratio <= c.value_ratio) continue;
-        c.value_ratio = ratio;
+        if (Ratio(value.apart, allowed) <= Ratio(c.value_apart, c.value_allowed)) continue;
+        c.value_apart = value.apart, c.value_allowed = allowed;
         c.distance.channel = channel;
       }
     }
@@ -259,7 +261,7 @@ class Comparer {
   // What the contract costs at one channel.
   double ChannelError(const Compared& c, size_t channel, const Value& value, double error) const {
     const Place place = {c.place.tap, c.place.layer, c.place.token};
-    if (reference_ && reference_->exact().tokens.contains(place)) {
+    if (reference_ && reference_->Has(c_.contract, place)) {
       const auto at = [&](const RunRecord& run) { return run.tokens.at(place).row->At(channel); };
       return std::abs(at(reference_->oracle(c_.contract)) - at(reference_->exact()));
     }
@@ -278,8 +280,11 @@ class Comparer {
 
 double Compared::ratio() const {
   if (!std::isfinite(allowed)) return kInfinity;
-  const double proven = distance.at_least == 0 ? 0 : distance.at_least / allowed;
-  return std::max(proven, value_ratio);
+  return std::max(Ratio(distance.at_least, allowed), Ratio(value_apart, value_allowed));
+}
+
+bool Compared::by_value() const {
+  return Ratio(value_apart, value_allowed) > Ratio(distance.at_least, allowed);
 }
 
 const Compared* RunComparison::first_different() const {

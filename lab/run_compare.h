@@ -20,15 +20,19 @@ struct Compared {
   Distance distance;
   double norm = 0;     ///< of the smaller side: the one that a wrong row has not blown up
   double allowed = 0;  ///< for the distance
-  /// Of single values (llama.cpp prints a few of each row): the largest |a_i - b_i| over what is
-  /// allowed for one, 4 |method error of the channel| + 5 sigma with sigma = method error /
-  /// sqrt(n).
-  double value_ratio = 0;
+  /// Of single values (llama.cpp prints a few of each row) the one of the largest ratio: |a_i -
+  /// b_i| beyond rounding, and what is allowed for one, 4 |method error of the channel| + 5 sigma
+  /// with sigma = method error / sqrt(n).
+  double value_apart = 0, value_allowed = 0;
   std::optional<double> std_a, std_b;
 
-  /// Proven distance over the allowed one, or value_ratio if that is larger; 0/0 is 0. Infinite
-  /// where there is no finite bound.
+  /// Proven distance over the allowed one, or that of the single value if it is larger; 0/0 is 0.
+  /// Infinite where there is no finite bound.
   double ratio() const;
+  /// The ratio is that of a single value.
+  bool by_value() const;
+  /// As much is allowed as the row is long: not even a row of zeros would be found.
+  bool blind() const { return !(allowed < norm) && norm > 0; }
   /// A difference that right runs do not have, whatever the facts leave open.
   bool different() const { return !(ratio() <= 1); }
 };

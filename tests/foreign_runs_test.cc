@@ -1,9 +1,6 @@
 // Logs of other programs come in whole: llama.cpp's tensor log, apr's trace and CSV.
 #include <gtest/gtest.h>
 
-#include <array>
-#include <cstdio>
-
 #include "lab/run_compare.h"
 #include "lab/run_record.h"
 #include "tests/golden.h"
@@ -12,18 +9,8 @@
 namespace lab {
 namespace {
 
-std::string Unzipped(const std::string& path) {
-  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(("gzip -dc '" + path + "'").c_str(), "r"),
-                                                   pclose);
-  std::string text;
-  std::array<char, 65536> buffer;
-  while (const size_t n = fread(buffer.data(), 1, buffer.size(), pipe.get()))
-    text.append(buffer.data(), n);
-  return text;
-}
-
 const std::string& LlamaText() {
-  static const std::string text = Unzipped(GoldenPath("llama-debug.what-is-2+2.txt.gz"));
+  static const std::string text = UnzippedGolden("llama-debug.what-is-2+2.txt.gz");
   return text;
 }
 

@@ -18,6 +18,7 @@
 #include "model/tokenizer.h"
 #include "reference/dequant_ref.h"
 #include "tests/golden.h"
+#include "tests/test_util.h"
 
 namespace lab {
 namespace {
@@ -299,6 +300,29 @@ TEST_F(RealDiff, ReplayOfTheCase) {
   // What q8 costs at the massive token, beside another.
   const double norm = reference.exact().tokens.at({Tap::ffn_out, 26, 0}).figures.l2->value;
   EXPECT_GT(*reference.MethodError(kQ8, {Tap::ffn_out, 26, 0}) / norm, 0.005);
+}
+
+// llama.cpp's own log, whose integer matvecs and KV cache of half floats make it q8: right, and
+// one printed value that is not (its quantisation costs 0.2 there).
+TEST_F(RealDiff, LlamaLogIsWithinItsContract) {
+  const TempDir dir;
+  RunRecord theirs =
+      ReadRun(WriteBytes(dir / "log", UnzippedGolden("llama-debug.what-is-2+2.txt.gz")));
+  const ReferenceRuns reference(*model_, *theirs.header.ids, {kQ8}, kThreads);
+  const RunRecord& q8 = reference.oracle(kQ8);
+  RunComparison c = CompareRuns(q8, theirs, {}, &reference);
+  EXPECT_EQ(c.verdict(), RunVerdict::within);
+  EXPECT_GT(c.places.size(), 2900u);
+  EXPECT_FALSE(c.estimated);
+  for (const Explanation& e : ExplainRun(q8, theirs, kQ8, &model_->config))
+    EXPECT_TRUE(e.fits && e.as_named) << InfoOf(e.tap).name << ": " << e.text;
+  const Place place = {Tap::ffn_up, 12, 2};
+  theirs.tokens.at(place).values.at(1).value += 10 * 0.2;
+  c = CompareRuns(q8, theirs, {}, &reference);
+  ASSERT_EQ(c.verdict(), RunVerdict::different);
+  EXPECT_EQ(c.first_different()->place, place);
+  EXPECT_EQ(c.first_different()->distance.channel, 1u);
+  EXPECT_TRUE(c.first_different()->by_value());
 }
 
 TEST_F(RealDiff, TheLawsHoldOnRealRuns) {

@@ -233,13 +233,27 @@ class RealDiff : public Real {
  protected:
   static constexpr RunContract kF32 = {Contract::f32, KvType::f32};
   static constexpr RunContract kQ8 = {Contract::q8, KvType::f16};
+
+  // The oracles over "What is 2+2?", run once: two in float64 and the yardstick.
+  void SetUp() override {
+    Real::SetUp();
+    if (model_ && !reference_)
+      reference_ = std::make_unique<ReferenceRuns>(*model_, tokenizer_->Encode("What is 2+2?"),
+                                                   std::vector{kQ8}, kThreads);
+  }
+  static void TearDownTestSuite() {
+    reference_.reset();
+    Real::TearDownTestSuite();
+  }
+  static std::unique_ptr<ReferenceRuns> reference_;
 };
+std::unique_ptr<ReferenceRuns> RealDiff::reference_;
 
 // The case that lab was made for, replayed: two runs 18x apart that are both right, a tap before
 // the bias taken for one after it, and a q8 program that differs by what q8 costs.
 TEST_F(RealDiff, ReplayOfTheCase) {
   const std::vector<int32_t> ids = tokenizer_->Encode("What is 2+2?");
-  const ReferenceRuns reference(*model_, ids, {kQ8}, kThreads);
+  const ReferenceRuns& reference = *reference_;
   RunRecord run = RecordPass(*model_, Backend::hwy, kF32, ids, kThreads);
   for (auto& [place, record] : run.tokens) record.row.reset();
 
@@ -308,7 +322,7 @@ TEST_F(RealDiff, LlamaLogIsWithinItsContract) {
   const TempDir dir;
   RunRecord theirs =
       ReadRun(WriteBytes(dir / "log", UnzippedGolden("llama-debug.what-is-2+2.txt.gz")));
-  const ReferenceRuns reference(*model_, *theirs.header.ids, {kQ8}, kThreads);
+  const ReferenceRuns& reference = *reference_;
   const RunRecord& q8 = reference.oracle(kQ8);
   RunComparison c = CompareRuns(q8, theirs, {}, &reference);
   EXPECT_EQ(c.verdict(), RunVerdict::within);

@@ -131,13 +131,17 @@ std::string EvidenceToText(const RunComparison& c) {
 std::string ExplanationsToText(const DiffResult& r) {
   if (!r.explain_asked) return "";
   std::string text = "\nexplained\n";
-  size_t as_named = 0;
-  double residual = 0;
+  struct AsNamed {
+    size_t taps = 0;
+    double residual = 0;
+  };
+  std::map<std::pair<std::string, std::string>, AsNamed> as_named;  // by run and tokens
   for (const Explanation& e : r.explanations) {
     if (e.fits && e.as_named) {
-      ++as_named;
-      residual = std::max(residual, e.residual);
-      if (r.runs.verdict() != RunVerdict::not_comparable) continue;
+      AsNamed& group = as_named[{e.run, e.tokens}];
+      ++group.taps;
+      group.residual = std::max(group.residual, e.residual);
+      continue;
     }
     text += fmt::format("  {}: their `{}` is {}{}\n", e.run, InfoOf(e.tap).name,
                         e.fits ? "" : "not explained; closest: ", e.text);
@@ -148,9 +152,9 @@ std::string ExplanationsToText(const DiffResult& r) {
       text += fmt::format("\n     next best: {}, {:.1e}", e.runner_up, e.runner_up_residual);
     text += "\n";
   }
-  if (as_named > 0)
-    text += fmt::format("  {} taps are what they are called (within {:.1e} of the norm)\n",
-                        as_named, residual);
+  for (const auto& [key, group] : as_named)
+    text += fmt::format("  {}: {} taps are ours of that name{} (within {:.1e} of the norm)\n",
+                        key.first, group.taps, key.second, group.residual);
   return text;
 }
 

@@ -103,6 +103,11 @@ class Explainer {
   }
 
   bool Redundant(const Reading& r, const std::vector<Target>& targets) const {
+    // Figures of a pool of all tokens do not know the order of its values.
+    if (r.source->same_pool && figures_only_ &&
+        std::all_of(targets.begin(), targets.end(),
+                    [&](const Target& t) { return TokensOf(r.tokens, t) == positions_; }))
+      return true;
     if (r.tokens == TokenSet::named) return false;
     if (r.tokens == TokenSet::rest && positions_.size() < 2) return true;
     return std::all_of(targets.begin(), targets.end(), [&](const Target& t) {
@@ -168,14 +173,17 @@ class Explainer {
     return fit;
   }
 
-  std::string Text(const Reading& r, const std::vector<Target>& targets) const {
-    std::string text = r.source->text;
-    const Target& target = targets.front();
-    const std::vector<size_t> tokens = TokensOf(r.tokens, target);
+  std::string TokensText(const Reading& r, const std::vector<Target>& targets) const {
+    const std::vector<size_t> tokens = TokensOf(r.tokens, targets.front());
     if (tokens.size() > 1)
-      text += fmt::format(", pooled over tokens {}-{}", tokens.front(), tokens.back());
-    else if (targets.size() == 1 || r.tokens != TokenSet::named || SameTokens(targets))
-      text += fmt::format(", of token {} alone", tokens.front());
+      return fmt::format(", pooled over tokens {}-{}", tokens.front(), tokens.back());
+    if (targets.size() == 1 || r.tokens != TokenSet::named || SameTokens(targets))
+      return fmt::format(", of token {} alone", tokens.front());
+    return "";
+  }
+
+  std::string Text(const Reading& r, const std::vector<Target>& targets) const {
+    std::string text = r.source->text + TokensText(r, targets);
     if (r.meaning == StdMeaning::sample) text += ", its std the sample's (n - 1)";
     if (r.meaning == StdMeaning::rms) text += ", its std the root mean square";
     return text;
@@ -206,6 +214,7 @@ class Explainer {
     }
     const Fit& best = fits[0];
     e.text = Text(best.reading, targets);
+    e.tokens = TokensText(best.reading, targets);
     e.as_named = best.reading.source->plain && best.reading.tokens == TokenSet::named &&
                  best.reading.meaning == StdMeaning::plain;
     e.places = best.places;
@@ -250,7 +259,8 @@ std::vector<Explanation> ExplainRun(const RunRecord& ours, const RunRecord& thei
     const auto it = theirs.tokens.lower_bound({key.second, key.first, 0});
     const bool apart = it != theirs.tokens.end() && it->first.tap == key.second &&
                        it->first.layer == key.first && it->second.figures.std;
-    if (!apart) targets[key.second].push_back({key.first, record.tokens, true, FactsOf(record, kind)});
+    if (!apart)
+      targets[key.second].push_back({key.first, record.tokens, true, FactsOf(record, kind)});
   }
   std::vector<Explanation> explanations;
   Explainer explainer(ours, theirs, contract, config);

@@ -23,8 +23,9 @@ std::string_view NameOf(Sureness sureness);
 struct Explanation {
   std::string run;  ///< "A" or "B"
   Tap tap;
-  std::string text;   ///< "our `q_proj|k_proj|v_proj` (before the bias), pooled over tokens 0-6"
-  bool fits = false;  ///< false: nothing of the list explains the tap, `text` comes closest
+  std::string text;    ///< "our `q_proj|k_proj|v_proj` (before the bias), pooled over tokens 0-6"
+  std::string tokens;  ///< the part of `text` that says which tokens; empty: each its own
+  bool fits = false;   ///< false: nothing of the list explains the tap, `text` comes closest
   bool as_named = false;  ///< no re-tapping: it is our tap of that name
   size_t places = 0;      ///< how many were compared
   double residual = 0;    ///< median over them of the proven distance / norm

@@ -92,7 +92,7 @@ class List {
 
  private:
   void Add(std::string text, std::function<std::optional<Facts>(int, size_t)> make) {
-    list_.push_back({std::move(text), list_.empty(), std::move(make)});
+    list_.push_back({std::move(text), list_.empty(), false, std::move(make)});
   }
 
   // A function of the whole row of a tap.
@@ -245,6 +245,7 @@ class List {
           }
           return FactsOf(std::move(y));
         });
+    list_.back().same_pool = true;
   }
 
   void AddRounded() {

@@ -12,8 +12,9 @@ namespace lab {
 
 /// One of them, made of our own values.
 struct Retapping {
-  std::string text;    ///< "our `q_proj` (query projection before the bias)"
-  bool plain = false;  ///< our tap of that name, unchanged
+  std::string text;        ///< "our `q_proj` (query projection before the bias)"
+  bool plain = false;      ///< our tap of that name, unchanged
+  bool same_pool = false;  ///< over all tokens the same values as the plain one, in another order
   /// Its facts for a layer and token; absent where our run lacks what it is made of.
   std::function<std::optional<Facts>(int layer, size_t token)> make;
 };

@@ -87,8 +87,8 @@ TEST_F(CliRunDiff, PooledAgainstTheLastToken) {
   EXPECT_EQ(r.out.find("rule of thumb"), std::string::npos);
   r = RunLab({"diff", pooled, last, "--explain", "--model", "tiny"});
   EXPECT_EQ(r.code, 3);
-  ExpectHas(r.out, {"A: their `ffn_swiglu` is our `ffn_swiglu`", "pooled over tokens 0-2",
-                    "B: their `ffn_swiglu`", "of token 2 alone"});
+  ExpectHas(r.out, {"A: 2 taps are ours of that name, pooled over tokens 0-2 (",
+                    "B: 2 taps are ours of that name, of token 2 alone ("});
   // A file that calls it pooled, of tokens that it does not name.
   const std::string claimed = Filter(last, "claimed", [](Json& r) {
     if (r["kind"] == "tap") {

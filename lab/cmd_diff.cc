@@ -62,7 +62,7 @@ bool ParseFlags(CLI::App& app, int argc, char** argv, Flags& f) {
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   AddTableFormat(app, f.format);
   app.footer(
-      "Examples:\n  lab diff mine.jsonl theirs.jsonl --explain\n"
+      "Example:\n  lab diff mine.jsonl theirs.jsonl --explain\n"
       "  lab diff model.gguf model.apr --min-cos 0.999");
   if (!ParseArgs(app, argc, argv)) return false;
   CheckThreads(f.threads);

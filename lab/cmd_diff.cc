@@ -1,31 +1,189 @@
-// lab diff: two weight files.
+// lab diff: two weight files, or two runs (traces, dumps) of lab or of another program.
+#include <algorithm>
+#include <set>
+
 #include "lab/cli.h"
+#include "lab/diff_report.h"
 #include "lab/error.h"
+#include "lab/output.h"
 #include "lab/parallel.h"
+#include "lab/run_record.h"
 #include "lab/weight_diff.h"
+#include "model/weight_file.h"
 
 namespace lab {
+namespace {
+
+// Oracles keep 13 MB a token for the 1.5B model; later tokens are judged by the table.
+constexpr size_t kOracleTokens = 64;
+
+struct Flags {
+  std::string a, b, model, format;
+  Transforms how;
+  bool explain = false;
+  std::optional<double> min_cos;
+  int threads = DefaultThreads();
+};
+
+constexpr const char* kOfRuns = "Two runs";
+constexpr const char* kOfWeights = "Two weight files";
+
+bool ParseFlags(CLI::App& app, int argc, char** argv, Flags& f) {
+  app.add_option("A", f.a, "the file that is taken for right")->required()->type_name("FILE");
+  app.add_option("B", f.b, "the file in question")->required()->type_name("FILE");
+  app.add_flag(
+         "--explain", f.explain,
+         "look for what makes a difference vanish: another set of tokens, before or after the "
+         "bias or\nRoPE, another std ... tried on the values of the run that has them, or of "
+         "--model")
+      ->group(kOfRuns);
+  app.add_option("--model", f.model,
+                 "the model of both runs: the tolerance is then computed, and each run is also "
+                 "compared\nwith the oracle of its contract")
+      ->type_name("FILE|SHAPE")
+      ->group(kOfRuns);
+  app.add_option("--only", f.how.only, "compare only the last token, or the one at a position")
+      ->type_name("all|last|N")
+      ->group(kOfRuns);
+  app.add_flag("--pooled", f.how.pooled,
+               "pool the tokens of the run that has them one by one, where the other has pooled "
+               "figures")
+      ->group(kOfRuns);
+  app.add_flag("--across-phases", f.how.across_phases,
+               "compare a token that one run prefilled with the same token decoded by the other")
+      ->group(kOfRuns);
+  app.add_flag("--convert-std", f.how.convert_std,
+               "convert the std of the sample (n - 1) to that of the population (n)")
+      ->group(kOfRuns);
+  app.add_option("--min-cos", f.min_cos, "the cosine that every tensor must reach")
+      ->type_name("X")
+      ->check(CLI::Range(-1.0, 1.0))
+      ->group(kOfWeights);
+  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  AddTableFormat(app, f.format);
+  app.footer(
+      "Example:\n  lab diff mine.jsonl theirs.jsonl --explain\n"
+      "  lab diff model.gguf model.apr --min-cos 0.999");
+  if (!ParseArgs(app, argc, argv)) return false;
+  CheckThreads(f.threads);
+  ParseTableFormat(f.format);
+  return true;
+}
+
+// Options that say nothing about files of this kind would be ignored silently.
+void RefuseGroup(const CLI::App& app, const char* group, const char* files) {
+  for (const CLI::Option* option : app.get_options())
+    if (option->get_group() == group && option->count() > 0)
+      Fail("{}: means nothing for {}", option->get_name(), files);
+}
+
+// The tokens that the oracles are to run.
+std::vector<int32_t> IdsOf(const Flags& f, const RunRecord& a, const RunRecord& b) {
+  const auto& ids = a.header.ids ? a.header.ids : b.header.ids;
+  if (!ids) Fail("--model {}: neither file says which tokens were run", f.model);
+  return {ids->begin(),
+          ids->begin() + static_cast<ptrdiff_t>(std::min(ids->size(), kOracleTokens))};
+}
+
+void CheckModel(const Flags& f, const Qwen2& model, std::span<const int32_t> ids,
+                const RunRecord& run) {
+  for (const int32_t id : ids)
+    if (id < 0 || static_cast<size_t>(id) >= model.config.vocab)
+      Fail("--model {}: token {} of the run is outside its vocabulary", f.model, id);
+  if (run.header.layers && *run.header.layers != model.config.layers)
+    Fail("--model {}: it has {} layers, the run in {} has {}", f.model, model.config.layers,
+         run.header.path, *run.header.layers);
+}
+
+// The run whose values explain the other: one that has every token by itself, tensors first.
+const RunRecord* Explainer(const RunRecord& run) {
+  const size_t tokens = run.header.ids ? run.header.ids->size() : 0;
+  std::set<size_t> apart;
+  for (const auto& [place, record] : run.tokens)
+    if (record.row || record.figures.std) apart.insert(place.token);
+  return tokens > 0 && apart.size() == tokens ? &run : nullptr;
+}
+
+void Explain(const RunRecord& ours, const RunRecord& theirs, const char* name,
+             const RunContract& contract, const Qwen2Config* config, DiffResult& result) {
+  for (Explanation& e : ExplainRun(ours, theirs, contract, config)) {
+    e.run = name;
+    result.explanations.push_back(std::move(e));
+  }
+}
+
+void ExplainWithoutModel(const RunRecord& a, const RunRecord& b, DiffResult& result) {
+  const RunContract& contract = result.runs.contract;
+  const RunRecord *in_a = Explainer(a), *in_b = Explainer(b);
+  if (in_a && in_b && b.has_tensors() && !a.has_tensors()) in_a = nullptr;
+  if (in_a) return Explain(a, b, "B", contract, nullptr, result);
+  if (in_b) return Explain(b, a, "A", contract, nullptr, result);
+  Fail(
+      "--explain: neither run has every token by itself; give --model, or a trace or dump of all "
+      "tokens");
+}
+
+RunContract OwnContract(const RunRecord& run, const RunComparison& runs) {
+  return ContractOf(run.header).value_or(runs.contract);
+}
+
+void UseModel(const Flags& f, const RunRecord& a, const RunRecord& b, DiffResult& result) {
+  const std::vector<int32_t> ids = IdsOf(f, a, b);
+  const Qwen2 model = OpenModel(f.model);
+  CheckModel(f, model, ids, a);
+  CheckModel(f, model, ids, b);
+  const auto own_a = ContractOf(a.header), own_b = ContractOf(b.header);
+  std::vector<RunContract> contracts = CandidateContracts(own_a, own_b);
+  for (const auto& own : {own_a, own_b})
+    if (own) contracts.push_back(*own);
+  const ReferenceRuns reference(model, ids, contracts, f.threads);
+  result.runs = CompareRuns(a, b, f.how, &reference);
+  if (result.runs.verdict() != RunVerdict::not_comparable) {
+    const auto judge = [&](const RunRecord& run) {
+      return CompareRuns(run, reference.oracle(OwnContract(run, result.runs)), f.how, &reference);
+    };
+    result.a_oracle = judge(a);
+    result.b_oracle = judge(b);
+  }
+  if (!f.explain) return;
+  for (const auto& [name, run] : {std::pair("A", &a), {"B", &b}}) {
+    const RunContract own = OwnContract(*run, result.runs);
+    Explain(reference.oracle(own), *run, name, own, &model.config, result);
+  }
+}
+
+int DiffRuns(const Flags& f) {
+  const RunRecord a = ReadRun(f.a), b = ReadRun(f.b);
+  DiffResult result = {&a, &b, CompareRuns(a, b, f.how, nullptr), {}, {}, {}, f.explain};
+  if (!f.model.empty())
+    UseModel(f, a, b, result);
+  else if (f.explain)
+    ExplainWithoutModel(a, b, result);
+  PrintOut(DiffTo(ParseTableFormat(f.format), result));
+  return DiffExitCode(result);
+}
+
+}  // namespace
 
 int CmdDiff(int argc, char** argv) {
-  WeightDiffOptions options;
-  options.threads = DefaultThreads();
-  std::string format;
+  Flags f;
   CLI::App app(
-      "Compares two weight files (GGUF, APR, safetensors, or synthetic shapes) tensor by tensor.\n"
-      "Exit 1 when one is missing, reshaped, transposed, exchanged or damaged, or below --min-cos.",
+      "Compares two runs tap by tap: traces (--trace) or dumps (--dump) of lab, or of another "
+      "program.\nFirst whether they may be compared at all (exit 3 if not), then whether what "
+      "differs means anything.\n"
+      "Or two weight files (GGUF, APR, safetensors, synthetic shapes), tensor by tensor: exit 1 "
+      "when one is\nmissing, reshaped, transposed, exchanged or damaged, or below --min-cos.",
       "lab diff");
-  app.add_option("A", options.a, "the file that is taken for right")->required()->type_name("FILE");
-  app.add_option("B", options.b, "the file in question")->required()->type_name("FILE");
-  app.add_option("--min-cos", options.min_cos, "the cosine that every tensor must reach")
-      ->type_name("X")
-      ->check(CLI::Range(-1.0, 1.0));
-  app.add_option("--threads", options.threads, "1 to 1024 (default: the cores of this machine)");
-  AddTableFormat(app, format);
-  app.footer("Example:\n  lab diff model.gguf model.apr --min-cos 0.999");
-  if (!ParseArgs(app, argc, argv)) return kPass;
-  CheckThreads(options.threads);
-  options.format = ParseTableFormat(format);
-  return DiffWeights(options);
+  if (!ParseFlags(app, argc, argv, f)) return kPass;
+  const bool weights_a = IsWeightFile(f.a), weights_b = IsWeightFile(f.b);
+  if (const std::string& run = weights_a ? f.b : f.a; weights_a != weights_b && IsRunFile(run))
+    Fail("{}: a weight file, but {} is a run; compare two of a kind", weights_a ? f.a : f.b, run);
+  if (weights_a || weights_b) {
+    RefuseGroup(app, kOfRuns, "two weight files");
+    return DiffWeights({f.a, f.b, f.min_cos, f.threads, ParseTableFormat(f.format)});
+  }
+  RefuseGroup(app, kOfWeights, "two runs");
+  return DiffRuns(f);
 }
 
 }  // namespace lab

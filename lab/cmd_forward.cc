@@ -37,7 +37,7 @@ struct Flags {
   std::string trace, dump, taps, format, time;
   std::vector<std::string> use;
   size_t top = 5;
-  bool tracing = false, timing = false;
+  bool tracing = false, sketch = false, timing = false;
   std::vector<std::string> argv;
 };
 
@@ -81,6 +81,10 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
                      "or CSV if it ends in .csv; - writes JSON lines to standard output")
           ->expected(0, 1)
           ->type_name("[=FILE]");
+  app.add_flag("--trace-sketch", f.sketch,
+               "with --trace: also a hash and 64 random projections of every row, so that 'lab "
+               "diff' of two\ntraces knows how far apart the rows are")
+      ->needs(trace);
   auto* time = app.add_option("--time", f.time,
                               "where the time goes, step by step; with a file name also every "
                               "step there, as a\nChrome trace for ui.perfetto.dev")
@@ -200,7 +204,8 @@ class Run {
                  prompt_.size() + std::max<size_t>(flags.generate, 1) - 1) {
     trace_.header = MakeHeader(flags, model, rows, kv);
     const TapFilter filter(GlobList(flags.taps).globs(), model.config.layers);
-    if (flags.tracing) sinks_.Add(&recorder_.emplace(trace_, filter, flags.top, flags.threads));
+    if (flags.tracing)
+      sinks_.Add(&recorder_.emplace(trace_, filter, flags.top, flags.threads, flags.sketch));
     if (!flags.dump.empty()) sinks_.Add(&tensors_.emplace(filter));
     if (isatty(STDERR_FILENO)) sinks_.Add(&progress_.emplace(model.config.layers));
     // Every output is opened before anything is computed.
@@ -275,7 +280,9 @@ class Run {
                                     {"sha256", h.sha256},
                                     {"ids", fmt::format("{}", fmt::join(h.ids, ","))},
                                     {"backend", h.backend},
-                                    {"contract", h.contract}});
+                                    {"contract", h.contract},
+                                    {"kv", h.kv_type},
+                                    {"head_dim", std::to_string(model_.config.head_dim)}});
       dump_file_->Commit();
     }
     if (trace_file_) {

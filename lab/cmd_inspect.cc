@@ -1,11 +1,14 @@
-// lab inspect: what a model file holds.
+// lab inspect: what a model file, a trace or a dump holds.
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "lab/cli.h"
 #include "lab/error.h"
+#include "lab/inspect_run.h"
 #include "lab/names.h"
 #include "lab/output.h"
+#include "lab/run_record.h"
 #include "lab/table.h"
 #include "model/apr.h"
 #include "model/qwen2.h"
@@ -147,16 +150,25 @@ std::string ToJsonl(const WeightFile& file, const std::optional<uint64_t>& per_t
 int CmdInspect(int argc, char** argv) {
   std::string path, format;
   CLI::App app(
-      "Shows metadata, tensors, a histogram of block types and the bytes read per decoded token.",
+      "Of a model: metadata, tensors, a histogram of block types and the bytes read per decoded "
+      "token.\n"
+      "Of a trace or dump, own or foreign: what it says of the run, and whether its taps obey the "
+      "laws "
+      "that\ntie them together (exit 1 if not).",
       "lab inspect");
-  app.add_option("file", path,
-                 "a GGUF, APR or safetensors file, or a synthetic shape; default: the model 'lab "
-                 "forward' would take")
+  app.add_option(
+         "file", path,
+         "a GGUF, APR or safetensors file, a synthetic shape, a trace or a dump; default: the "
+         "model 'lab "
+         "forward' would take")
       ->type_name("FILE");
   AddFormat(app, format);
-  app.footer("Example:\n  lab inspect tiny");
+  app.footer("Example:\n  lab inspect tiny\n  lab inspect run.jsonl");
   if (!ParseArgs(app, argc, argv)) return kPass;
   const Format parsed = ParseFormat(format);
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(path, ignored) && IsRunFile(path))
+    return InspectRun(path, parsed);
   const std::string name = ResolveModel(path);
   const WeightFile file = ReadWeightFile(OpenModelBytes(name));
   std::string why;

@@ -3,11 +3,13 @@
 // with it. Written as JSON lines (the schema is in notes/formats.md), CSV or a terminal table.
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "lab/output.h"
+#include "lab/sketch.h"
 #include "lab/stats.h"
 #include "lab/taps.h"
 
@@ -36,6 +38,7 @@ struct TapRecord {
   int layer;
   size_t token;
   Stats stats;
+  std::optional<Sketch> sketch = {};
 };
 
 /// The highest logits of a token, highest first.
@@ -70,12 +73,16 @@ std::map<std::pair<int, Tap>, TapGroup> GroupTaps(const Trace& trace);
 Stats PoolGroup(const TapGroup& group);
 
 /// Records what passes: statistics of every token and tap that the filter has, top-k of every
-/// lm_head row, computed on up to `threads` threads.
+/// lm_head row, computed on up to `threads` threads; with `sketches` also the sketch of every row.
 template <class T>
 class TraceRecorder : public TapSink<T> {
  public:
-  TraceRecorder(Trace& trace, TapFilter filter, size_t top_k, int threads)
-      : trace_(trace), filter_(std::move(filter)), top_k_(top_k), threads_(threads) {}
+  TraceRecorder(Trace& trace, TapFilter filter, size_t top_k, int threads, bool sketches = false)
+      : trace_(trace),
+        filter_(std::move(filter)),
+        top_k_(top_k),
+        threads_(threads),
+        sketches_(sketches) {}
   bool Wants(Tap tap, int layer) const override { return filter_.Has(tap, layer); }
   void OnTap(const TapView<T>& view) override;
 
@@ -84,6 +91,7 @@ class TraceRecorder : public TapSink<T> {
   TapFilter filter_;
   size_t top_k_;
   int threads_;
+  bool sketches_;
 };
 
 template <class T>

@@ -55,6 +55,13 @@ void PutStats(Json& record, const Stats& s) {
   record["crest"] = Number(s.crest);
 }
 
+// The hash in hexadecimal: JSON numbers are doubles in many readers.
+Json ToJson(const Sketch& sketch) {
+  Json projections = Json::array();
+  for (const double p : sketch.projections) projections.push_back(Number(p));
+  return {{"hash", fmt::format("{:016x}", sketch.hash)}, {"projections", projections}};
+}
+
 // Which tokens each tap holds: "all", or their positions.
 Json RecordedTokens(const Trace& trace) {
   std::map<Tap, std::vector<size_t>> tokens;
@@ -122,6 +129,7 @@ std::string TraceToJsonl(const Trace& trace) {
                    {"token", r.token},
                    {"id", trace.header.ids.at(r.token)}};
     PutStats(record, r.stats);
+    if (r.sketch) record["sketch"] = ToJson(*r.sketch);
     out += Line(record);
     nan += r.stats.nan;
     inf += r.stats.inf;

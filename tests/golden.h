@@ -2,6 +2,7 @@
 // Readers of the golden data, and what several tests compare with it.
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,6 +17,19 @@ namespace lab {
 
 inline std::string GoldenPath(const std::string& name) {
   return std::string(LAB_GOLDEN_DIR) + "/" + name;
+}
+
+/// What a golden file that is packed with gzip holds.
+inline std::string UnzippedGolden(const std::string& name) {
+  const std::string command = "gzip -dc '" + GoldenPath(name) + "'";
+  FILE* pipe = popen(command.c_str(), "r");
+  EXPECT_TRUE(pipe) << command;
+  std::string text;
+  std::vector<char> buffer(65536);
+  while (const size_t n = fread(buffer.data(), 1, buffer.size(), pipe))
+    text.append(buffer.data(), n);
+  EXPECT_EQ(pclose(pipe), 0) << command;
+  return text;
 }
 
 inline std::vector<nlohmann::json> ReadJsonLines(const std::string& path) {

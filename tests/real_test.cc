@@ -9,12 +9,16 @@
 #include <sstream>
 
 #include "lab/composed.h"
+#include "lab/explain.h"
+#include "lab/laws.h"
+#include "lab/run_compare.h"
 #include "lab/safetensors.h"
 #include "lab/sha256.h"
 #include "model/repack.h"
 #include "model/tokenizer.h"
 #include "reference/dequant_ref.h"
 #include "tests/golden.h"
+#include "tests/test_util.h"
 
 namespace lab {
 namespace {
@@ -222,6 +226,129 @@ TEST_F(RealComposed, EverySimdPassIsWithinTheCompositionRule) {
     if (r.contract == Contract::q16) {
       EXPECT_LE(last.candidate.kl, 1e-6);
     }
+  }
+}
+
+class RealDiff : public Real {
+ protected:
+  static constexpr RunContract kF32 = {Contract::f32, KvType::f32};
+  static constexpr RunContract kQ8 = {Contract::q8, KvType::f16};
+
+  // The oracles over "What is 2+2?", run once: two in float64 and the yardstick.
+  void SetUp() override {
+    Real::SetUp();
+    if (model_ && !reference_)
+      reference_ = std::make_unique<ReferenceRuns>(*model_, tokenizer_->Encode("What is 2+2?"),
+                                                   std::vector{kQ8}, kThreads);
+  }
+  static void TearDownTestSuite() {
+    reference_.reset();
+    Real::TearDownTestSuite();
+  }
+  static std::unique_ptr<ReferenceRuns> reference_;
+};
+std::unique_ptr<ReferenceRuns> RealDiff::reference_;
+
+// The case that lab was made for, replayed: two runs 18x apart that are both right, a tap before
+// the bias taken for one after it, and a q8 program that differs by what q8 costs.
+TEST_F(RealDiff, ReplayOfTheCase) {
+  const std::vector<int32_t> ids = tokenizer_->Encode("What is 2+2?");
+  const ReferenceRuns& reference = *reference_;
+  RunRecord run = RecordPass(*model_, Backend::hwy, kF32, ids, kThreads);
+  for (auto& [place, record] : run.tokens) record.row.reset();
+
+  // Pooled over all tokens against the last one: 3.8x in the std of layer 3.
+  RunRecord pooled, last;
+  std::map<std::pair<int, Tap>, std::vector<const Figures*>> rows;
+  for (const auto& [place, record] : run.tokens) {
+    rows[{place.layer, place.tap}].push_back(&record.figures);
+    if (place.token == 6) last.tokens[place] = record;
+  }
+  for (const auto& [key, figures] : rows)
+    pooled.pooled[key] = {{0, 1, 2, 3, 4, 5, 6}, PoolFigures(figures), {}};
+  pooled.header.ids = last.header.ids = ids;
+  pooled.header.std_kind = last.header.std_kind = StdKind::population;
+  EXPECT_NEAR(pooled.pooled.at({3, Tap::ffn_swiglu}).figures.std->value, 0.6192, 1e-4);
+  EXPECT_NEAR(last.tokens.at({Tap::ffn_swiglu, 3, 6}).figures.std->value, 0.1632, 1e-4);
+  EXPECT_EQ(CompareRuns(pooled, last, {}, &reference).verdict(), RunVerdict::not_comparable);
+  for (const auto& [theirs, text] :
+       {std::pair(&pooled, "pooled over tokens 0-6"), {&last, "of token 6 alone"}}) {
+    const auto explained = ExplainRun(reference.exact(), *theirs, kF32, &model_->config);
+    const auto swiglu = std::find_if(explained.begin(), explained.end(),
+                                     [](const Explanation& e) { return e.tap == Tap::ffn_swiglu; });
+    ASSERT_NE(swiglu, explained.end());
+    EXPECT_TRUE(swiglu->fits && swiglu->as_named);
+    EXPECT_NE(swiglu->text.find(text), std::string::npos) << swiglu->text;
+    EXPECT_LE(swiglu->residual, 1e-5);
+  }
+
+  // Their qkv is before the bias.
+  RunRecord theirs;
+  theirs.header.ids = ids;
+  for (size_t t = 0; t < ids.size(); ++t)
+    for (int layer = 0; layer < 28; ++layer) {
+      std::vector<const Figures*> parts;
+      for (const Tap tap : {Tap::q_proj, Tap::k_proj, Tap::v_proj})
+        parts.push_back(&run.tokens.at({tap, layer, t}).figures);
+      theirs.tokens[{Tap::qkv, layer, t}].figures = PoolFigures(parts);
+    }
+  EXPECT_EQ(CompareRuns(run, theirs, {}, &reference).verdict(), RunVerdict::different);
+  const auto qkv = ExplainRun(run, theirs, kF32, nullptr);
+  ASSERT_EQ(qkv.size(), 1u);
+  EXPECT_TRUE(qkv[0].fits);
+  EXPECT_EQ(qkv[0].text, "our `q_proj|k_proj|v_proj` (before the bias)");
+  EXPECT_EQ(qkv[0].sureness, Sureness::likely);
+
+  // A q8 program against an f32 one, by statistics and by values.
+  const RunRecord q8 = RecordPass(*model_, Backend::hwy, kQ8, ids, kThreads);
+  const RunRecord f32 = RecordPass(*model_, Backend::hwy, kF32, ids, kThreads);
+  for (const RunRecord* other : {&std::as_const(run), &f32}) {
+    const RunComparison c = CompareRuns(*other, q8, {}, &reference);
+    const Compared* first = c.first_different();
+    EXPECT_EQ(c.verdict(), RunVerdict::within)
+        << TapPath(first->place.tap, first->place.layer) << " token " << first->place.token << ": "
+        << first->ratio();
+    EXPECT_EQ(NameOf(c.contract), "q8 (KV f16)");
+    EXPECT_FALSE(c.estimated);
+  }
+  // What q8 costs at the massive token, beside another.
+  const double norm = reference.exact().tokens.at({Tap::ffn_out, 26, 0}).figures.l2->value;
+  EXPECT_GT(*reference.MethodError(kQ8, {Tap::ffn_out, 26, 0}) / norm, 0.005);
+}
+
+// llama.cpp's own log, whose integer matvecs and KV cache of half floats make it q8: right, and
+// one printed value that is not (its quantisation costs 0.2 there).
+TEST_F(RealDiff, LlamaLogIsWithinItsContract) {
+  const TempDir dir;
+  RunRecord theirs =
+      ReadRun(WriteBytes(dir / "log", UnzippedGolden("llama-debug.what-is-2+2.txt.gz")));
+  const ReferenceRuns& reference = *reference_;
+  const RunRecord& q8 = reference.oracle(kQ8);
+  RunComparison c = CompareRuns(q8, theirs, {}, &reference);
+  EXPECT_EQ(c.verdict(), RunVerdict::within);
+  EXPECT_GT(c.places.size(), 2900u);
+  EXPECT_FALSE(c.estimated);
+  for (const Explanation& e : ExplainRun(q8, theirs, kQ8, &model_->config))
+    EXPECT_TRUE(e.fits && e.as_named) << InfoOf(e.tap).name << ": " << e.text;
+  const Place place = {Tap::ffn_up, 12, 2};
+  theirs.tokens.at(place).values.at(1).value += 10 * 0.2;
+  c = CompareRuns(q8, theirs, {}, &reference);
+  ASSERT_EQ(c.verdict(), RunVerdict::different);
+  EXPECT_EQ(c.first_different()->place, place);
+  EXPECT_EQ(c.first_different()->distance.channel, 1u);
+  EXPECT_TRUE(c.first_different()->by_value());
+}
+
+TEST_F(RealDiff, TheLawsHoldOnRealRuns) {
+  const std::vector<int32_t> ids = tokenizer_->Encode("What is 2+2?");
+  for (const RunContract& contract : {kF32, kQ8}) {
+    RunRecord run = RecordPass(*model_, Backend::hwy, contract, ids, kThreads);
+    run.header.head_dim = model_->config.head_dim;
+    const auto checks = CheckLaws(run);
+    EXPECT_GT(checks.size(), 2000u);
+    for (const LawCheck& c : checks)
+      EXPECT_TRUE(c.holds()) << c.law << " at " << TapPath(c.place.tap, c.place.layer) << " token "
+                             << c.place.token << ": " << c.ratio();
   }
 }
 

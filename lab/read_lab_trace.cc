@@ -1,0 +1,195 @@
+// Reader of lab's own traces, JSON lines (notes/formats.md).
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+#include "lab/error.h"
+#include "lab/json.h"
+#include "lab/names.h"
+#include "lab/run_readers.h"
+
+namespace lab {
+namespace {
+
+// Numbers are written with 9 significant digits: off by at most half a unit of the ninth.
+constexpr double kRounding = 5e-9;
+
+class TraceReader {
+ public:
+  explicit TraceReader(const RunFile& file) : file_(file) {}
+
+  RunRecord Read() {
+    size_t at = 0;
+    bool summary = false;
+    while (at < file_.bytes.size()) {
+      const size_t end = std::min(file_.bytes.find('\n', at), file_.bytes.size());
+      const std::string_view line = file_.bytes.substr(at, end - at);
+      ++line_;
+      at = end + 1;
+      if (line.empty()) continue;
+      const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (!record.is_object()) Bad("is not a JSON object; the file may be cut off");
+      Take(record, summary);
+    }
+    if (!summary) run_.report.remarks.push_back("no summary record: the file may be cut off");
+    return std::move(run_);
+  }
+
+ private:
+  template <class... A>
+  [[noreturn]] void Bad(fmt::format_string<A...> what, A&&... args) const {
+    Fail("{}: line {}: {}", file_.path, line_, fmt::format(what, std::forward<A>(args)...));
+  }
+
+  void Take(const Json& record, bool& summary) {
+    try {
+      const std::string kind = record.value("kind", "");
+      if (kind == "header")
+        TakeHeader(record);
+      else if (kind == "tap")
+        TakeTap(record);
+      else if (kind == "pooled")
+        TakePooled(record);
+      else if (kind == "top")
+        TakeTop(record);
+      else if (kind == "summary")
+        summary = true;
+      else if (kind != "generated" && kind != "absent" && kind != "time")
+        run_.report.Unexplained(fmt::format("line {}: kind '{}'", line_, Printable(kind)));
+    } catch (const Json::exception& error) {
+      Bad("{}", Printable(error.what(), 160));
+    }
+  }
+
+  Tap TapOf(const Json& record) const {
+    const std::string name = record.at("tap");
+    if (const auto tap = FindTap(name)) return *tap;
+    Bad("unknown tap '{}'; 'lab list taps' names them", Printable(name));
+  }
+
+  static int LayerOf(const Json& record) {
+    return record.at("layer").is_null() ? kNoLayer : record.at("layer").get<int>();
+  }
+
+  double Value(const Json& json) const {
+    if (json.is_number()) return json.get<double>();
+    const std::string text = json;
+    if (text == "NaN" || text == "nan") return std::numeric_limits<double>::quiet_NaN();
+    const double infinity = std::numeric_limits<double>::infinity();
+    if (text == "Infinity" || text == "inf") return infinity;
+    if (text == "-Infinity" || text == "-inf") return -infinity;
+    Bad("'{}' is no number", Printable(text));
+  }
+
+  Figures ReadFigures(const Json& record) const {
+    const auto count = [&](const char* key) {
+      return record.contains(key) ? std::optional<uint64_t>(record[key].get<uint64_t>())
+                                  : std::nullopt;
+    };
+    const auto figure = [&](const char* key) -> std::optional<Figure> {
+      if (!record.contains(key)) return std::nullopt;
+      const double value = Value(record[key]);
+      return Figure{value, std::isfinite(value) ? kRounding * std::abs(value) : 0};
+    };
+    Figures f;
+    f.n = count("n"), f.nan = count("nan"), f.inf = count("inf"), f.zeros = count("zeros");
+    f.min = figure("min"), f.max = figure("max"), f.mean = figure("mean"), f.std = figure("std");
+    f.rms = figure("rms"), f.absmax = figure("absmax"), f.l2 = figure("l2");
+    f.argmax = count("argmax");
+    return f;
+  }
+
+  void TakeTap(const Json& record) {
+    const Place place = {TapOf(record), LayerOf(record), record.at("token")};
+    if (run_.header.ids && place.token >= run_.header.ids->size())
+      Bad("token {} of a run of {}", place.token, run_.header.ids->size());
+    if (run_.tokens.contains(place))
+      Bad("{} of token {} for the second time", TapPath(place.tap, place.layer), place.token);
+    TokenRecord& token = run_.tokens[place];
+    token.figures = ReadFigures(record);
+    if (!record.contains("sketch")) return;
+    const Json& json = record["sketch"];
+    Sketch& sketch = token.sketch.emplace();
+    const std::string hash = json.at("hash");
+    const auto [end, error] =
+        std::from_chars(hash.data(), hash.data() + hash.size(), sketch.hash, 16);
+    if (error != std::errc() || end != hash.data() + hash.size() ||
+        json.at("projections").size() != sketch.projections.size())
+      Bad("the sketch is damaged");
+    for (size_t k = 0; k < sketch.projections.size(); ++k)
+      sketch.projections[k] = Value(json["projections"][k]);
+  }
+
+  // A pooled record says how many tokens it is of; which ones is known if they came before it one
+  // by one, or if they are all.
+  void TakePooled(const Json& record) {
+    const Place first = {TapOf(record), LayerOf(record), 0};
+    PooledRecord& pooled = run_.pooled[{first.layer, first.tap}];
+    pooled.figures = ReadFigures(record);
+    if (record.contains("argmax_token")) pooled.argmax_token = record["argmax_token"];
+    for (auto it = run_.tokens.lower_bound(first); it != run_.tokens.end(); ++it) {
+      if (it->first.tap != first.tap || it->first.layer != first.layer) break;
+      pooled.tokens.push_back(it->first.token);
+    }
+    const size_t count = record.at("tokens");
+    const auto& ids = run_.header.ids;
+    if (pooled.tokens.empty() && ids && count == ids->size())
+      for (size_t t = 0; t < count; ++t) pooled.tokens.push_back(t);
+    if (!pooled.tokens.empty() && pooled.tokens.size() != count)
+      Bad("{} pools {} tokens, but {} came before it", TapPath(first.tap, first.layer), count,
+          pooled.tokens.size());
+  }
+
+  void TakeTop(const Json& record) {
+    TopRecord top = {record.at("token"), record.at("ids"), {}, {}, {}};
+    for (const Json& logit : record.at("logits")) top.logits.push_back(Value(logit));
+    if (record.contains("p"))
+      for (const Json& p : record["p"]) top.p.push_back(Value(p));
+    run_.tops.push_back(std::move(top));
+  }
+
+  void TakeHeader(const Json& record) {
+    RunHeader& h = run_.header;
+    const auto text = [&](const char* key) -> std::optional<std::string> {
+      if (!record.contains(key) || record[key] == "") return std::nullopt;
+      return record[key].get<std::string>();
+    };
+    h.model = text("model"), h.sha256 = text("sha256"), h.architecture = text("architecture");
+    h.prompt = text("prompt");
+    h.contract = text("contract"), h.kv = text("kv"), h.backend = text("backend");
+    if (record.contains("layers")) h.layers = record["layers"].get<size_t>();
+    for (const char* key : {"ids", "tokens"})  // the golden data calls them tokens
+      if (record.contains(key)) h.ids = record[key].get<std::vector<int32_t>>();
+    using Map = std::map<std::string, std::string>;
+    if (record.contains("rows")) h.rows = record["rows"].get<Map>();
+    if (record.contains("types")) h.tensor_types = record["types"].get<Map>();
+    if (const auto kind = text("std")) {
+      if (kind != "population" && kind != "sample") Bad("std '{}' is unknown", Printable(*kind));
+      h.std_kind = kind == "sample" ? StdKind::sample : StdKind::population;
+    }
+    h.arithmetic = ArithmeticOf(h.backend);
+    if (!record.contains("steps")) return;
+    h.steps.emplace();
+    for (const Json& s : record["steps"])
+      h.steps->push_back({s.at("phase") == "prefill", s.at("first"), s.at("tokens")});
+  }
+
+  const RunFile& file_;
+  RunRecord run_;
+  size_t line_ = 0;
+};
+
+}  // namespace
+
+bool IsLabTrace(const RunFile& file) {
+  const std::string_view line = file.bytes.substr(0, file.bytes.find('\n'));
+  if (!line.starts_with('{')) return false;
+  const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  return record.is_object() && record.contains("kind") && record["kind"] == "header";
+}
+
+RunRecord ReadLabTrace(const RunFile& file) {
+  return TraceReader(file).Read();
+}
+
+}  // namespace lab

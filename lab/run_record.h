@@ -1,0 +1,123 @@
+#pragma once
+// What is known of a run, whoever made it: lab or another program, statistics or full tensors. What
+// a file does not say is absent here, so that "unknown" is never taken for "different".
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "lab/composed.h"
+#include "lab/sketch.h"
+#include "lab/stats.h"
+#include "lab/taps.h"
+#include "lab/trace.h"
+
+namespace lab {
+
+/// A number as a file gives it: the true one is within value +- rounding, half a unit of the last
+/// digit that was written.
+struct Figure {
+  double value = 0, rounding = 0;
+};
+
+/// Which divisor a std has: n (population) or n - 1 (sample).
+enum class StdKind { population, sample };
+std::string_view NameOf(StdKind kind);
+
+/// The type in which values were stored.
+enum class StoredType { f64, f32, f16, bf16 };
+std::string_view NameOf(StoredType type);
+size_t BytesOf(StoredType type);
+/// Half a unit in the last place of `type` at the magnitude of x: how far storing moved it at most.
+double HalfUlp(double x, StoredType type);
+
+/// The figures of one row of values, or of several pooled; as in lab/stats.h, each known or not.
+struct Figures {
+  std::optional<uint64_t> n, nan, inf, zeros;
+  std::optional<Figure> min, max, mean, std, rms, absmax, l2, sum;
+  std::optional<uint64_t> argmax;  ///< channel
+};
+/// All of them, without rounding.
+Figures FiguresOf(const Stats& stats);
+
+/// All values of one token at one tap, in the bytes of a file or of a record's own memory.
+struct StoredRow {
+  StoredType type = StoredType::f32;
+  std::span<const uint8_t> bytes;
+
+  size_t size() const { return bytes.size() / BytesOf(type); }
+  double At(size_t i) const;
+  std::vector<double> Read() const;
+};
+
+/// What is known of one tap of one token.
+struct TokenRecord {
+  Figures figures;
+  std::map<size_t, Figure> values;  ///< single ones, by channel; empty when `row` has them all
+  std::optional<StoredRow> row;
+  std::optional<Sketch> sketch;
+};
+
+/// What is known of one tap over several tokens as if they were one row.
+struct PooledRecord {
+  std::vector<size_t> tokens;  ///< positions; empty: nobody says which
+  Figures figures;
+  std::optional<size_t> argmax_token;
+};
+
+struct RunHeader {
+  std::string path;    ///< of the file
+  std::string format;  ///< the name of its reader
+  std::optional<std::string> model, sha256, architecture, prompt;
+  std::optional<size_t> layers;
+  std::optional<size_t> head_dim;
+  std::optional<std::vector<int32_t>> ids;  ///< of all tokens that were run, by position from 0
+  std::optional<std::vector<TraceStep>> steps;
+  std::optional<std::string> contract, kv, backend;
+  std::optional<std::map<std::string, std::string>> rows;          ///< op, function
+  std::optional<std::map<std::string, std::string>> tensor_types;  ///< tensor, block type
+  std::optional<StdKind> std_kind;
+  /// The type of the arithmetic between the taps; elementwise laws are exact in it.
+  std::optional<StoredType> arithmetic;
+};
+
+/// What a reader made of its file.
+struct ImportReport {
+  size_t unexplained = 0;                  ///< lines or tensors that it could not read
+  std::vector<std::string> first_of_them;  ///< at most five, as "line 12: ..."
+  std::vector<std::string> remarks;        ///< "no summary: the file may be cut off"
+
+  void Unexplained(std::string what);
+};
+
+struct RunRecord {
+  RunHeader header;
+  std::map<Place, TokenRecord> tokens;                 ///< in the order of the pass
+  std::map<std::pair<int, Tap>, PooledRecord> pooled;  ///< by layer (or kNoLayer) and tap
+  std::vector<TopRecord> tops;
+  ImportReport report;
+  std::vector<std::shared_ptr<const void>> owners;  ///< of the bytes of stored rows
+
+  /// A row of a tensor, and its figures. The bytes must live as long as the record (owners).
+  void AddRow(const Place& place, const StoredRow& row);
+  bool empty() const { return tokens.empty() && pooled.empty(); }
+  bool has_tensors() const;
+};
+
+/// The tap of that name ("ffn_swiglu"), if there is one.
+std::optional<Tap> FindTap(std::string_view name);
+
+/// Reads a trace or a dump; its content decides which reader of lab/run_readers.def gets it. Throws
+/// Error that names the file and what is wrong with it, or the formats that lab reads.
+RunRecord ReadRun(const std::string& path);
+
+/// Whether one of the readers knows the file.
+bool IsRunFile(const std::string& path);
+
+}  // namespace lab

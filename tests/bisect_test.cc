@@ -48,10 +48,15 @@ TEST(Bisect, DISABLED_HundredRightCandidatesRaiseNoAlarm) {
 // its verdict is "pass" and its name must be here.
 TEST(Bisect, NamesOpAndLayerOfEveryMutant) {
   const Qwen2 model = RepackedTiny();
-  const MutantSweep sweep = SweepMutants(model, {87, 104, 97}, {4, 13, 22}, 2);
+#ifdef __SANITIZE_ADDRESS__
+  const std::vector<int> layers = {13};  // three take five minutes there, for the same code
+#else
+  const std::vector<int> layers = {4, 13, 22};
+#endif
+  const MutantSweep sweep = SweepMutants(model, {87, 104, 97}, layers, 2);
   EXPECT_EQ(sweep.misnamed, std::vector<std::string>());
   EXPECT_GE(sweep.found.size(), 60u);
-  EXPECT_GT(sweep.runs, 400u);
+  EXPECT_GT(sweep.runs, 133 * layers.size());
   const std::set<std::string_view> within_rounding(std::begin(kWithinRounding),
                                                    std::end(kWithinRounding));
   for (const std::string& name : sweep.missed)

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <random>
 #include <utility>
 
 #include "lab/error.h"
@@ -81,6 +82,15 @@ std::string ResolveLinks(std::string path) {
   return path;
 }
 
+// target.XXXXXX.tmp
+std::string RandomName(const std::string& target) {
+  constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz0123456789";
+  std::random_device random;
+  std::string name = target + ".";
+  for (int i = 0; i < 6; ++i) name += kLetters[random() % kLetters.size()];
+  return name + ".tmp";
+}
+
 }  // namespace
 
 void PrintOut(std::string_view text) {
@@ -126,17 +136,33 @@ OutputFile::OutputFile(const std::string& path) : path_(path), target_(ResolveLi
     return;
   }
   if (exists && access(target_.c_str(), W_OK) != 0) Fail("write", errno);
-  temporary_ = target_ + ".XXXXXX.tmp";
-  fd_ = mkostemps(temporary_.data(), 4, O_CLOEXEC);
-  if (fd_ < 0) {
+  // 0666 less the umask for a new file; an old one lends its mode.
+  CreateTemporary(exists ? 0600 : 0666);
+  if (exists && fchmod(fd_, st.st_mode & 0777) != 0) {
     const int error = errno;
-    temporary_.clear();
-    Fail("create a file in its folder", error);
+    Discard();
+    Fail("set the mode", error);
   }
-  slot_ = Remember(temporary_);
-  const mode_t mask = umask(0);
-  umask(mask);
-  if (fchmod(fd_, exists ? st.st_mode & 0777 : 0666 & ~mask) != 0) Fail("set the mode", errno);
+}
+
+// The name is remembered before the file exists, because a signal may come at any time.
+void OutputFile::CreateTemporary(unsigned mode) {
+  do {
+    temporary_ = RandomName(target_);
+    slot_ = Remember(temporary_);
+    fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    if (fd_ >= 0) return;
+    const int error = errno;
+    temporary_.clear();  // not ours
+    Forget(std::exchange(slot_, -1));
+    if (error != EEXIST) Fail("create a file in its folder", error);
+  } while (true);
+}
+
+void OutputFile::Discard() {
+  if (fd_ >= 0) close(std::exchange(fd_, -1));
+  if (!temporary_.empty()) unlink(temporary_.c_str());
+  Forget(std::exchange(slot_, -1));
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
@@ -148,9 +174,7 @@ OutputFile::OutputFile(OutputFile&& other) noexcept
       slot_(std::exchange(other.slot_, -1)) {}
 
 OutputFile::~OutputFile() {
-  if (fd_ >= 0) close(fd_);
-  if (!temporary_.empty()) unlink(temporary_.c_str());
-  Forget(slot_);
+  Discard();
 }
 
 void OutputFile::Write(std::string_view bytes) {

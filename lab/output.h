@@ -28,6 +28,8 @@ class OutputFile {
   const std::string& path() const { return path_; }
 
  private:
+  void CreateTemporary(unsigned mode);
+  void Discard();
   void Flush();
   [[noreturn]] void Fail(const char* what, int error) const;
 

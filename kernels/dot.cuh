@@ -88,7 +88,8 @@ __device__ void DotRow(const WeightView& w, size_t row, const TokenTile& tile,
     for (size_t chunk = lane; chunk < w.cols / kChunk; chunk += kWarp) {
       Group groups[2];
       LoadChunk<kType>(w, row, chunk, groups);
-      for (const Group& g : groups) AddGroup<kType, kActs>(g, tile, w.cols, sums);
+      LAB_UNROLL
+      for (int i = 0; i < 2; ++i) AddGroup<kType, kActs>(groups[i], tile, w.cols, sums);
     }
   }
   for (int t = 0; t < kTokens; ++t)

@@ -23,20 +23,18 @@
 
 namespace lab::LAB_CUDA_NAMESPACE {
 
-/// Device memory that goes with its owner, aligned to 256 bytes. 256 bytes of 0xff (NaN) lie behind
-/// what was asked for, so that what a kernel reads there spoils its result.
+/// Device memory that goes with its owner, aligned to 256 bytes, not initialised. Nothing is put
+/// around it: compute-sanitizer on a GPU and the SIMT layer see what leaves it.
 class DeviceBuffer {
  public:
-  DeviceBuffer(size_t bytes, cudaStream_t stream) {
+  explicit DeviceBuffer(size_t bytes) {
     void* p = nullptr;
-    CheckCuda(cudaMalloc(&p, bytes + kPadding), std::to_string(bytes) + " bytes of device memory");
+    CheckCuda(cudaMalloc(&p, bytes), std::to_string(bytes) + " bytes of device memory");
     memory_.reset(static_cast<uint8_t*>(p));
-    CheckCuda(cudaMemsetAsync(data() + bytes, 0xff, kPadding, stream), "filling device memory");
   }
   uint8_t* data() const { return memory_.get(); }
 
  private:
-  static constexpr size_t kPadding = 256;
   struct Free {
     void operator()(uint8_t* p) const { cudaFree(p); }
   };
@@ -84,7 +82,7 @@ class Transfer {
   // Pageable host memory is read before cudaMemcpyAsync returns.
   template <class T>
   T* Upload(const T* from, size_t n) {
-    buffers_.emplace_back(n * sizeof(T), stream_);
+    buffers_.emplace_back(n * sizeof(T));
     uint8_t* const to = buffers_.back().data();
     CheckCuda(cudaMemcpyAsync(to, from, n * sizeof(T), cudaMemcpyHostToDevice, stream_),
               "copying to the device");

@@ -108,6 +108,21 @@ void Silu(const SiluArgs<float>& args) {
       });
 }
 
+// Puts a NaN with the bits of fresh memory behind the buffer. An atomic is not seen as an access,
+// so the redzone alone can tell.
+__global__ void SiluAndNanBehind(SiluArgs<float> a) {
+  const size_t i = size_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < a.n) a.y[i] = SiluOf(a.x[i]);
+  if (i == 0) atomicExch(reinterpret_cast<unsigned*>(a.y + a.n), 0xffffffff);
+}
+
+void SiluWithNanInRedzone(const SiluArgs<float>& args) {
+  RunOnDevice(
+      args, +[](const SiluArgs<float>& a, cudaStream_t stream) {
+        Launch(SiluAndNanBehind, BlocksFor(a.n, kThreads), kThreads, 0, stream, a);
+      });
+}
+
 // A kernel that is handed a pointer to host memory.
 void SiluOfHostMemory(const SiluArgs<float>& a) {
   Launch(SiluKernel<true, kThreads>, BlocksFor(a.n, kThreads), kThreads, 0, nullptr, a);
@@ -186,6 +201,10 @@ TEST(PlantedFaults, RaceOnAccumulationInSharedMemory) {
 }
 TEST(PlantedFaults, UnmaskedTail) {
   ExpectCaught(MakeRow<SiluArgs<float>, Silu<false, kThreads>>(Op::silu), "behind a device buffer");
+}
+TEST(PlantedFaults, ANanInARedzone) {
+  ExpectCaught(MakeRow<SiluArgs<float>, SiluWithNanInRedzone>(Op::silu),
+               "wrote behind a device buffer");
 }
 TEST(PlantedFaults, BlocksThatOverlap) {
   ExpectCaught(MakeRow<SiluArgs<float>, Silu<true, kThreads - 8>>(Op::silu),

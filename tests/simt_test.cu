@@ -16,7 +16,7 @@ namespace {
 // kernel(out) on one block; what it wrote to out[0 .. n - 1], which starts as 0xffffffff.
 std::vector<unsigned> RunBlock(void (*kernel)(unsigned*), unsigned threads, size_t n,
                                size_t shared = 0) {
-  DeviceBuffer out(n * sizeof(unsigned), nullptr);
+  DeviceBuffer out(n * sizeof(unsigned));
   auto* const words = reinterpret_cast<unsigned*>(out.data());
   Launch(kernel, 1, threads, shared, nullptr, words);
   return {words, words + n};
@@ -163,7 +163,7 @@ __global__ void Indices(unsigned* out) {
 }
 
 TEST(Simt, IndicesInThreeDimensions) {
-  DeviceBuffer out(6 * 24 * sizeof(unsigned), nullptr);
+  DeviceBuffer out(6 * 24 * sizeof(unsigned));
   auto* const words = reinterpret_cast<unsigned*>(out.data());
   Launch(Indices, dim3(3, 2), dim3(4, 3, 2), 0, nullptr, words);
   EXPECT_EQ(std::vector<unsigned>(words, words + 144), Of(144, [](size_t at) {

@@ -124,15 +124,16 @@ void CheckGlobal(const Access& a, uint8_t* base, Allocation& allocation) {
   }
 }
 
-// The device buffer whose redzones or bytes p is among, or null. Neighbouring accesses are mostly
-// to the same one.
+// The device buffer that p is in, up to a redzone before or a block of threads behind, or null.
+// Neighbouring accesses are mostly to the same one.
 const Device* FindDevice(const uint8_t* p) {
   Device& last = last_device;
   if (last.allocation && p >= last.base && p < last.base + last.allocation->bytes) return &last;
   auto next = Allocations().upper_bound(const_cast<uint8_t*>(p) + kRedzone);
   if (next == Allocations().begin()) return nullptr;
   --next;
-  if (p >= next->first + next->second.bytes + kRedzone) return nullptr;
+  constexpr size_t kBlockOfVectors = 1024 * 16;  // what an unmasked tail reaches
+  if (p >= next->first + next->second.bytes + kBlockOfVectors) return nullptr;
   last = {next->first, &next->second};
   return &last;
 }

@@ -259,8 +259,11 @@ void PrepareLanes(dim3 block) {
 
 }  // namespace
 
-void Fault(const std::string& message) {
-  fault = fmt::format("block {}, thread {}: {}", blockIdx.x, ThreadNumber(), message);
+void Fault(std::string&& message) {
+  {
+    const std::string own = std::move(message);  // nothing on this stack will be destroyed
+    fault = fmt::format("block {}, thread {}: {}", blockIdx.x, ThreadNumber(), own);
+  }
   Stop(State::done);
   std::abort();  // nobody resumes it
 }

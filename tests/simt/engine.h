@@ -11,7 +11,7 @@ namespace lab::cuda_host {
 
 /// Ends the launch: RunGrid throws Error with the message, behind the place of the thread that
 /// runs.
-[[noreturn]] void Fault(const std::string& message);
+[[noreturn]] void Fault(std::string&& message);
 
 /// Whether a thread of a kernel runs now, and which one of its block.
 bool InKernel();

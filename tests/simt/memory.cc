@@ -13,9 +13,11 @@ namespace lab::cuda_host {
 namespace {
 
 constexpr uint8_t kGarbage = 0xff;  // NaN as floats and halves
+// Not garbage, since what a kernel makes of a NaN that it read there may be the same NaN.
+constexpr uint8_t kRed = 0xfd;
 
-bool IsGarbage(const uint8_t* p, size_t n) {
-  return std::all_of(p, p + n, [](uint8_t byte) { return byte == kGarbage; });
+bool IsRed(const uint8_t* p, size_t n) {
+  return std::all_of(p, p + n, [](uint8_t byte) { return byte == kRed; });
 }
 
 alignas(256) uint8_t shared[kMostShared];
@@ -39,7 +41,8 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   auto* memory =
       static_cast<uint8_t*>(std::aligned_alloc(256, (bytes + 3 * kRedzone - 1) & ~size_t{255}));
   if (!memory) return cudaErrorMemoryAllocation;
-  std::memset(memory, kGarbage, kRedzone + bytes + kRedzone);
+  std::memset(memory, kRed, kRedzone + bytes + kRedzone);
+  std::memset(memory + kRedzone, kGarbage, bytes);
   Allocations()[memory + kRedzone] = {bytes, {}};
   *p = memory + kRedzone;
   return cudaSuccess;
@@ -56,22 +59,23 @@ cudaError_t cudaFree(void* p) {
 std::string DamagedRedzone() {
   for (const auto& [p, allocation] : Allocations()) {
     const size_t bytes = allocation.bytes;
-    const bool before = !IsGarbage(p - kRedzone, kRedzone);
-    if (!before && IsGarbage(p + bytes, kRedzone)) continue;
-    std::memset(p - kRedzone, kGarbage, kRedzone);  // one fault, one complaint
-    std::memset(p + bytes, kGarbage, kRedzone);
+    const bool before = !IsRed(p - kRedzone, kRedzone);
+    if (!before && IsRed(p + bytes, kRedzone)) continue;
+    std::memset(p - kRedzone, kRed, kRedzone);  // one fault, one complaint
+    std::memset(p + bytes, kRed, kRedzone);
     return fmt::format("wrote {} a device buffer of {} bytes", before ? "before" : "behind", bytes);
   }
   return "";
 }
 
 void BeginLaunch() {
-  std::memset(shared, kGarbage, kMostShared);
+  std::memset(shared, kRed, kMostShared);
   BeginLaunchOfAccesses();
 }
 
 void BeginBlock(size_t dynamic_shared) {
-  std::memset(shared, kGarbage, std::min(shared_used + kSharedRedzone, kMostShared));
+  std::memset(shared, kRed, std::min(shared_used + kSharedRedzone, kMostShared));
+  std::memset(shared, kGarbage, dynamic_shared);
   shared_arrays = {{nullptr, shared, dynamic_shared}};
   shared_used = dynamic_shared;
   BeginBlockOfAccesses();
@@ -81,7 +85,7 @@ std::string DamagedShared() {
   for (const SharedArray& array : shared_arrays) {
     const uint8_t* end = array.at + array.bytes;
     const auto left = static_cast<size_t>(shared + kMostShared - end);
-    if (!IsGarbage(end, std::min(left, kSharedRedzone)))
+    if (!IsRed(end, std::min(left, kSharedRedzone)))
       return fmt::format("wrote behind a shared array of {} bytes", array.bytes);
   }
   return "";
@@ -98,6 +102,7 @@ void* StaticShared(const void* key, size_t bytes, size_t alignment) {
   if (begin + bytes > kMostShared) Fault("more shared memory than a block can have");
   shared_arrays.push_back({key, shared + begin, bytes});
   shared_used = begin + bytes;
+  std::memset(shared + begin, kGarbage, bytes);
   return shared + begin;
 }
 

@@ -53,10 +53,14 @@ void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cud
 }
 #else
 template <class... Params, class... Args>
-void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t,
+void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
             const Args&... args) {
   const std::tuple<Params...> bound(args...);
-  RunGrid(grid, block, shared, [&] { std::apply(kernel, bound); });
+  const auto run = [=] {
+    const std::tuple<Params...> on_stack = bound;  // where a kernel may read it
+    RunGrid(grid, block, shared, [&] { std::apply(kernel, on_stack); });
+  };
+  CheckCuda(Enqueue(stream, run), "kernel launch");
 }
 #endif
 

@@ -8,6 +8,12 @@
 #endif
 
 namespace lab {
+namespace cuda {
+std::unique_ptr<DevicePass> MakeDevicePass();
+}
+namespace cuda_host {
+std::unique_ptr<DevicePass> MakeDevicePass();
+}
 namespace {
 
 #if LAB_WITH_CUDA
@@ -32,7 +38,16 @@ CudaState AskDriver() {
     state.devices.push_back(
         {p.name, p.major, p.minor, p.multiProcessorCount, p.totalGlobalMem, free});
   }
-  if (!state.devices.empty()) cudaSetDevice(0);
+  if (!state.devices.empty()) {
+    cudaSetDevice(0);
+    constexpr int kBuilt[] = {LAB_CUDA_SM_NUMBERS};
+    const CudaDevice& d = state.devices[0];
+    if (!RunsOn(10 * d.major + d.minor, kBuilt))
+      state.problem = fmt::format(
+          "device 0 ({}) is sm_{}{}, and the kernels are built for {}; configure with "
+          "-DLAB_CUDA_ARCHITECTURES={}{}",
+          d.name, d.major, d.minor, LAB_CUDA_ARCHITECTURES, d.major, d.minor);
+  }
   if (state.devices.empty())
     state.problem = "no device" + (state.problem.empty() ? "" : ": " + state.problem);
   return state;
@@ -53,6 +68,22 @@ const CudaState& Cuda() {
 std::string WhyNotHere(const Row& row) {
   if (!row.run) return "not built";
   return row.backend == Backend::cuda ? Cuda().problem : "";
+}
+
+bool RunsOn(int sm, std::span<const int> built) {
+  return sm >= built.back() || std::any_of(built.begin(), built.end(), [&](int number) {
+           return number / 10 == sm / 10 && number <= sm;
+         });
+}
+
+std::unique_ptr<DevicePass> MakeDevicePass([[maybe_unused]] Backend backend) {
+#if LAB_WITH_CUDA
+  if (backend == Backend::cuda) return cuda::MakeDevicePass();
+#endif
+#if LAB_WITH_CUDA_HOST
+  if (backend == Backend::cuda_host) return cuda_host::MakeDevicePass();
+#endif
+  return nullptr;
 }
 
 std::string CudaText() {

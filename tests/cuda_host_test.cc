@@ -6,7 +6,6 @@
 #include "lab/capture.h"
 #include "lab/device.h"
 #include "lab/judge.h"
-#include "model/forward.h"
 
 namespace lab {
 namespace {
@@ -50,18 +49,10 @@ TEST(CudaHost, TheCudaBackendIsComplete) {
     }
 }
 
-TEST(CudaHost, PrefillAndDecodeAgreeBitForBit) {
-  const Contract contract = Contract::q16;
-  if (!RowSet::Complete(Backend::cuda_host, contract)) GTEST_SKIP() << "not built";
-  const Qwen2 model = OpenModel("tiny");
-  const std::vector<int32_t> ids = {72, 105, 33};
-  const auto make = [&] {
-    return Forward<float>(model, RowSet(Backend::cuda_host, contract), KvType::f32, 1, ids.size());
-  };
-  Forward<float> whole = make(), pieces = make();
-  whole.Run(ids, nullptr);
-  for (size_t i = 0; i < ids.size(); ++i) pieces.Run(std::span(ids).subspan(i, 1), nullptr);
-  EXPECT_TRUE(std::equal(whole.logits().begin(), whole.logits().end(), pieces.logits().begin()));
+TEST(Device, KernelsRunOnTheSameMajorOrAbove) {
+  constexpr int kBuilt[] = {75, 86, 90};
+  for (const int sm : {75, 86, 89, 90, 100, 120}) EXPECT_TRUE(RunsOn(sm, kBuilt)) << sm;
+  for (const int sm : {70, 72, 80}) EXPECT_FALSE(RunsOn(sm, kBuilt)) << sm;
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <regex>
 
 #include "kernels/cuda.cuh"
 #include "lab/error.h"
@@ -112,9 +111,8 @@ TEST_F(CudaHostPass, WithoutRoomTheErrorSaysWhatIsNeededAndFree) {
     why = e.what();
   }
   SetDeviceMemory(size_t{1} << 40);
-  EXPECT_TRUE(
-      std::regex_search(why, std::regex("this pass needs \\d+ MiB, and 1 of 1 MiB are free")))
-      << why;
+  EXPECT_NE(why.find("this pass needs "), std::string::npos) << why;
+  EXPECT_NE(why.find(" MiB, and 1 of 1 MiB are free"), std::string::npos) << why;
 }
 
 }  // namespace

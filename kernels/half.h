@@ -1,5 +1,6 @@
 #pragma once
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 namespace lab {
@@ -18,6 +19,13 @@ inline uint16_t FloatToHalf(float x) {
   }
   const uint32_t odd = (magnitude >> 13) & 1;
   return sign | static_cast<uint16_t>((magnitude - 0x38000000 + 0xfff + odd) >> 13);
+}
+
+/// The bfloat16 nearest to x, ties to even, as the bits of a float whose lower half is zero. NaN
+/// keeps its bits.
+inline uint32_t RoundedToBf16(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  return std::isnan(x) ? bits : (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
 }
 
 }  // namespace lab

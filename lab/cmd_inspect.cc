@@ -153,14 +153,12 @@ int CmdInspect(int argc, char** argv) {
       "Of a model: metadata, tensors, a histogram of block types and the bytes read per decoded "
       "token.\n"
       "Of a trace or dump, own or foreign: what it says of the run, and whether its taps obey the "
-      "laws "
-      "that\ntie them together (exit 1 if not).",
+      "laws that\ntie them together (exit 1 if not).",
       "lab inspect");
   app.add_option(
          "file", path,
          "a GGUF, APR or safetensors file, a synthetic shape, a trace or a dump; default: the "
-         "model 'lab "
-         "forward' would take")
+         "model 'lab forward' would take")
       ->type_name("FILE");
   AddFormat(app, format);
   app.footer("Example:\n  lab inspect tiny\n  lab inspect run.jsonl");

@@ -122,8 +122,7 @@ std::string EvidenceToText(const RunComparison& c) {
   if (const auto blind = c.blind_below(); blind && c.verdict() != RunVerdict::different)
     text += fmt::format(
         "statistics do not show an error at a right angle to the values that is below {:.2g} of "
-        "their "
-        "norm (median);\n  tensors (--dump) or sketches (--trace-sketch) do\n",
+        "their norm (median);\n  tensors (--dump) or sketches (--trace-sketch) do\n",
         *blind);
   return text;
 }

@@ -34,10 +34,17 @@ class Bounds {
     if (finite_a != finite_b) Add(kInfinity, Evidence::statistics);
     return finite_a && finite_b;
   }
+  // Of single values, the one that is farthest apart names the channel.
+  void AddValue(double apart, size_t channel) {
+    if (!(apart > largest_value_)) return;
+    largest_value_ = apart;
+    d_.channel = channel;
+  }
   Distance& distance() { return d_; }
 
  private:
   Distance d_;
+  double largest_value_ = 0;
 };
 
 void AddStatistics(const Figures& a, const Figures& b, Bounds& bounds) {
@@ -81,10 +88,7 @@ void AddValues(const Facts& a, const Facts& b, Bounds& bounds) {
                        x.value - x.rounding - b.figures.max->value - b.figures.max->rounding);
       bounds.Add(std::max(apart, 0.0), Evidence::values);
     }
-    if (apart > bounds.distance().largest_value) {
-      bounds.distance().largest_value = apart;
-      bounds.distance().channel = channel;
-    }
+    bounds.AddValue(apart, channel);
   }
 }
 
@@ -224,7 +228,7 @@ Figures PoolFigures(std::span<const Figures* const> rows) {
 Distance DistanceOf(const Facts& a, const Facts& b) {
   if (!a.row.empty() && !b.row.empty()) {
     if (a.row.size() == b.row.size()) return TensorDistance(a.row, b.row);
-    return {kInfinity, kInfinity, Evidence::tensors, false, std::nullopt, 0};
+    return {kInfinity, kInfinity, Evidence::tensors, false, std::nullopt};
   }
   Bounds bounds;
   bounds.distance().at_most = kInfinity;

@@ -59,9 +59,6 @@ struct Distance {
   /// Bits or hash equal; of statistics and values: no difference that rounding does not explain.
   bool same = true;
   std::optional<size_t> channel;  ///< of the largest difference, where it is known
-  /// The largest |a_i - b_i| of single values beyond rounding, and its channel; for the rule of
-  /// single values (lab/run_compare.h).
-  double largest_value = 0;
 };
 Distance DistanceOf(const Facts& a, const Facts& b);
 

@@ -39,8 +39,7 @@ class LawChecker {
     for (const auto& [place, record] : run_.tokens) {
       place_ = place;
       pooled_ = false;
-      Figures f = record.figures;
-      OwnFigures(f);
+      OwnFigures(record.figures);
       CheckPlace();
     }
     for (const auto& [key, record] : run_.pooled) {
@@ -53,6 +52,13 @@ class LawChecker {
   }
 
  private:
+  // The largest values of the tokens so far.
+  struct SoFar {
+    int layer = kNoLayer;
+    size_t tokens = 0;
+    std::vector<double> largest;
+  };
+
   // --- access ---
 
   const TokenRecord* Find(Tap tap, int layer, size_t token) const {
@@ -139,10 +145,9 @@ class LawChecker {
                               place_.layer);
         break;
       case Tap::final_norm:
-        if (run_.header.layers || LastLayer())
+        if (const auto layer = LastLayer())
           by_values =
-              OneWeight("final_norm is its input / rms, times one weight", Tap::layer_out,
-                        static_cast<int>(run_.header.layers.value_or(*LastLayer() + 1)) - 1);
+              OneWeight("final_norm is its input / rms, times one weight", Tap::layer_out, *layer);
         break;
       case Tap::attn_ctx:
         by_values = WithinValues();
@@ -156,9 +161,10 @@ class LawChecker {
     if (!by_values) CheckFigures();
   }
 
-  std::optional<size_t> LastLayer() const {
+  std::optional<int> LastLayer() const {
+    if (const auto& layers = run_.header.layers) return static_cast<int>(*layers) - 1;
     for (auto it = run_.tokens.rbegin(); it != run_.tokens.rend(); ++it)
-      if (it->first.tap == Tap::layer_out) return static_cast<size_t>(it->first.layer);
+      if (it->first.tap == Tap::layer_out) return it->first.layer;
     return std::nullopt;
   }
 
@@ -246,6 +252,16 @@ class LawChecker {
     return (largest + rounding) * (1 + (n + 3) * kHalfUlp);
   }
 
+  // Takes the tokens of the layer that are new since the last place, up to the one at hand: places
+  // come in the order of tokens.
+  template <class Take>
+  bool UpToHere(SoFar& so_far, Take take) {
+    if (so_far.layer != place_.layer) so_far = {place_.layer, 0, {}};
+    for (; so_far.tokens <= place_.token; ++so_far.tokens)
+      if (!take(so_far.tokens)) return false;
+    return true;
+  }
+
   // A weighted mean of values lies among them: per KV group where head_dim is known.
   bool WithinValues() {
     const auto y = RowOf(place_.tap);
@@ -253,13 +269,16 @@ class LawChecker {
     const size_t width = RowOf(Tap::v_bias)->size();
     const size_t d = run_.header.head_dim.value_or(width);
     if (d == 0 || width % d || y->size() % width) return false;
-    const size_t group = y->size() / width;  // query heads for each KV head
-    std::vector<double> largest(width);      // by channel of the KV heads
-    for (size_t t = 0; t <= place_.token; ++t) {
+    const size_t group = y->size() / width;                 // query heads for each KV head
+    std::vector<double>& largest = values_so_far_.largest;  // by channel of the KV heads
+    const bool known = UpToHere(values_so_far_, [&](size_t t) {
       const auto v = RowOf(Tap::v_bias, place_.layer, t);
       if (!v || v->size() != width) return false;
+      largest.resize(width);
       for (size_t i = 0; i < width; ++i) largest[i] = std::max(largest[i], std::abs((*v)[i]));
-    }
+      return true;
+    });
+    if (!known) return false;
     Worst worst(Blank("|attn_ctx| <= max |v| of its KV group", true));
     for (size_t i = 0; i < y->size(); ++i) {
       const double bound = run_.header.head_dim ? largest[i / d / group * d + i % d]
@@ -389,17 +408,21 @@ class LawChecker {
 
   void ContextBound(const Figures& own) {
     if (pooled_ || !own.absmax) return;
-    double largest = 0;
-    for (size_t t = 0; t <= place_.token; ++t) {
+    std::vector<double>& largest = figures_so_far_.largest;  // one value
+    const bool known = UpToHere(figures_so_far_, [&](size_t t) {
       const TokenRecord* v = Find(Tap::v_bias, place_.layer, t);
-      if (!v || !v->figures.absmax) return;
-      largest = std::max(largest, v->figures.absmax->value + v->figures.absmax->rounding);
-    }
-    AtMost("absmax(attn_ctx) <= max absmax(v_bias)", *own.absmax, WithinMean(largest));
+      if (!v || !v->figures.absmax) return false;
+      largest.resize(1);
+      largest[0] = std::max(largest[0], v->figures.absmax->value + v->figures.absmax->rounding);
+      return true;
+    });
+    if (known)
+      AtMost("absmax(attn_ctx) <= max absmax(v_bias)", *own.absmax, WithinMean(largest[0]));
   }
 
   const RunRecord& run_;
   std::optional<StoredType> arithmetic_;
+  SoFar values_so_far_, figures_so_far_;
   Place place_ = {};
   bool pooled_ = false;
   std::vector<LawCheck> checks_;

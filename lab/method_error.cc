@@ -12,15 +12,22 @@ namespace lab {
 namespace {
 
 struct TableRow {
+  Tap tap;
   // For token 0 and for the others: the yardstick, a KV cache of half floats, q16, q8.
   double f32[2], half_kv[2], q16[2], q8[2];
 };
 constexpr TableRow kTable[] = {
 #define METHOD_ERROR(tap, f32_first, f32, kv_first, kv, q16_first, q16, q8_first, q8) \
-  {{f32_first, f32}, {kv_first, kv}, {q16_first, q16}, {q8_first, q8}},
+  {Tap::tap, {f32_first, f32}, {kv_first, kv}, {q16_first, q16}, {q8_first, q8}},
 #include "lab/method_error.def"
 #undef METHOD_ERROR
 };
+constexpr bool IsIndexedByTap() {
+  for (size_t t = 0; t < std::size(kTable); ++t)
+    if (kTable[t].tap != static_cast<Tap>(t)) return false;
+  return std::size(kTable) == static_cast<size_t>(Tap::lm_head) + 1;
+}
+static_assert(IsIndexedByTap());
 
 // Keeps every row of a pass in memory that the record owns.
 template <class T>

@@ -141,11 +141,6 @@ bool Recombined(const Args<T>& args, const Inner& inner, Combine combine) {
   return true;
 }
 
-inline uint32_t RoundedToBf16(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  return std::isnan(x) ? bits : (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
-}
-
 struct RoundToBf16 {
   static float Round(float x) { return std::bit_cast<float>(RoundedToBf16(x)); }
 };

@@ -82,7 +82,7 @@ std::string ResolveLinks(std::string path) {
   return path;
 }
 
-// target.XXXXXX.tmp
+// The target with six random characters and .tmp behind it, in the same folder.
 std::string RandomName(const std::string& target) {
   constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz0123456789";
   std::random_device random;
@@ -147,7 +147,7 @@ OutputFile::OutputFile(const std::string& path) : path_(path), target_(ResolveLi
 
 // The name is remembered before the file exists, because a signal may come at any time.
 void OutputFile::CreateTemporary(unsigned mode) {
-  do {
+  for (;;) {
     temporary_ = RandomName(target_);
     slot_ = Remember(temporary_);
     fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
@@ -156,7 +156,7 @@ void OutputFile::CreateTemporary(unsigned mode) {
     temporary_.clear();  // not ours
     Forget(std::exchange(slot_, -1));
     if (error != EEXIST) Fail("create a file in its folder", error);
-  } while (true);
+  }
 }
 
 void OutputFile::Discard() {

@@ -51,11 +51,11 @@ class AprTraceReader {
   bool TakeHeader(std::string_view line) {
     RunHeader& h = run_.header;
     if (const auto text = After(line, "Model:")) return h.model = *text, true;
-    if (After(line, "Format:") || After(line, "Vocab size:")) return true;
+    for (const std::string_view unused : {"Format:", "Vocab size:", "Test prompt:"})
+      if (line.starts_with(unused)) return true;
     if (const auto text = After(line, "Layers:")) return Take(*text, h.layers);
     if (const auto text = After(line, "Hidden dim:")) return Take(*text, hidden_);
     if (const auto text = After(line, "Heads:")) return Take(*text, heads_);
-    if (const auto text = After(line, "Test prompt:")) return h.prompt = *text, true;
     if (const auto text = After(line, "Encoded tokens:")) return TakeIds(*text);
     return false;
   }
@@ -67,14 +67,8 @@ class AprTraceReader {
   }
   bool TakeIds(std::string_view text) {
     if (!text.starts_with('[') || !text.ends_with(']')) return false;
-    std::vector<int32_t> ids;
-    for (const std::string_view id : SplitAtCommas(text.substr(1, text.size() - 2))) {
-      const auto number = ParseCount(id);
-      if (!number) return false;
-      ids.push_back(static_cast<int32_t>(*number));
-    }
-    run_.header.ids = std::move(ids);
-    return true;
+    run_.header.ids = ParseIds(text.substr(1, text.size() - 2));
+    return run_.header.ids.has_value();
   }
 
   // "EMBEDDING:", "Layer  3/28 [OK]"

@@ -24,20 +24,6 @@ std::optional<std::pair<int, Tap>> ParseTapPath(std::string_view path) {
   return std::pair(layer, *tap);
 }
 
-// Comma-separated.
-template <class T>
-std::vector<T> ParseNumbers(const std::string& path, const char* key, const std::string& text) {
-  std::vector<T> numbers;
-  for (size_t at = 0; at < text.size();) {
-    T number = 0;
-    const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), number);
-    if (error != std::errc()) Fail("{}: metadata '{}': no list of numbers", path, key);
-    numbers.push_back(number);
-    at = static_cast<size_t>(end - text.data()) + 1;
-  }
-  return numbers;
-}
-
 }  // namespace
 
 bool IsLabDump(const RunFile& file) {
@@ -58,9 +44,10 @@ RunRecord ReadLabDump(const RunFile& file) {
   };
   h.model = text("model"), h.sha256 = text("sha256"), h.backend = text("backend");
   h.contract = text("contract"), h.kv = text("kv");
-  if (const auto ids = text("ids")) h.ids = ParseNumbers<int32_t>(file.path, "ids", *ids);
-  if (const auto dim = text("head_dim"))
-    h.head_dim = ParseNumbers<size_t>(file.path, "head_dim", *dim).at(0);
+  if (const auto ids = text("ids"); ids && !(h.ids = ParseIds(*ids)))
+    Fail("{}: metadata 'ids': no list of token ids", file.path);
+  if (const auto dim = text("head_dim"); dim && !(h.head_dim = ParseCount(*dim)))
+    Fail("{}: metadata 'head_dim': no number", file.path);
   h.std_kind = StdKind::population;
   h.arithmetic = ArithmeticOf(h.backend);
   for (const SafetensorsEntry& e : tensors->entries()) {

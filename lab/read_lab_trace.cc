@@ -19,13 +19,9 @@ class TraceReader {
   explicit TraceReader(const RunFile& file) : file_(file) {}
 
   RunRecord Read() {
-    size_t at = 0;
     bool summary = false;
-    while (at < file_.bytes.size()) {
-      const size_t end = std::min(file_.bytes.find('\n', at), file_.bytes.size());
-      const std::string_view line = file_.bytes.substr(at, end - at);
+    for (const std::string_view line : LinesOf(file_.bytes)) {
       ++line_;
-      at = end + 1;
       if (line.empty()) continue;
       const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
       if (!record.is_object()) Bad("is not a JSON object; the file may be cut off");
@@ -126,7 +122,6 @@ class TraceReader {
     const Place first = {TapOf(record), LayerOf(record), 0};
     PooledRecord& pooled = run_.pooled[{first.layer, first.tap}];
     pooled.figures = ReadFigures(record);
-    if (record.contains("argmax_token")) pooled.argmax_token = record["argmax_token"];
     for (auto it = run_.tokens.lower_bound(first); it != run_.tokens.end(); ++it) {
       if (it->first.tap != first.tap || it->first.layer != first.layer) break;
       pooled.tokens.push_back(it->first.token);
@@ -155,14 +150,10 @@ class TraceReader {
       return record[key].get<std::string>();
     };
     h.model = text("model"), h.sha256 = text("sha256"), h.architecture = text("architecture");
-    h.prompt = text("prompt");
     h.contract = text("contract"), h.kv = text("kv"), h.backend = text("backend");
     if (record.contains("layers")) h.layers = record["layers"].get<size_t>();
     for (const char* key : {"ids", "tokens"})  // the golden data calls them tokens
       if (record.contains(key)) h.ids = record[key].get<std::vector<int32_t>>();
-    using Map = std::map<std::string, std::string>;
-    if (record.contains("rows")) h.rows = record["rows"].get<Map>();
-    if (record.contains("types")) h.tensor_types = record["types"].get<Map>();
     if (const auto kind = text("std")) {
       if (kind != "population" && kind != "sample") Bad("std '{}' is unknown", Printable(*kind));
       h.std_kind = kind == "sample" ? StdKind::sample : StdKind::population;

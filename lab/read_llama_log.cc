@@ -131,7 +131,6 @@ class LlamaLogReader {
       h.architecture = text->substr(2);
     if (const auto text = after("tensors from "))
       h.model = text->substr(0, text->find(" (version"));
-    if (const auto text = After(line, "Input prompt:")) h.prompt = *text;
     if (const auto text = After(line, "Token ids (")) TakeIds(*text);
   }
 

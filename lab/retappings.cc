@@ -258,10 +258,7 @@ class List {
                });
     };
     add("f16", [](float x) { return HalfToFloat(FloatToHalf(x)); });
-    add("bf16", [](float x) {
-      const auto bits = std::bit_cast<uint32_t>(x);
-      return std::bit_cast<float>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
-    });
+    add("bf16", [](float x) { return std::bit_cast<float>(RoundedToBf16(x)); });
   }
 
   const Source source_;

@@ -307,12 +307,6 @@ Evidence RunComparison::weakest() const {
   return weakest;
 }
 
-Evidence RunComparison::strongest() const {
-  Evidence strongest = Evidence::nothing;
-  for (const Compared& c : places) strongest = std::max(strongest, c.distance.evidence);
-  return strongest;
-}
-
 std::optional<double> RunComparison::blind_below() const {
   std::vector<double> limits;
   for (const Compared& c : places)

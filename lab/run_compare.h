@@ -58,8 +58,8 @@ struct RunComparison {
   RunVerdict verdict() const;
   /// The first place that differs; null when none does.
   const Compared* first_different() const;
-  /// The weakest and the strongest evidence of all places.
-  Evidence weakest() const, strongest() const;
+  /// The weakest evidence of all places.
+  Evidence weakest() const;
   /// The relative distance, at a right angle to the values, from which on statistics alone would
   /// have shown it, median over the places that have no more: sqrt(2 allowed / norm).
   std::optional<double> blind_below() const;

@@ -1,11 +1,11 @@
 #include "lab/run_headers.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "lab/error.h"
 #include "lab/facts.h"
 #include "lab/names.h"
+#include "lab/run_readers.h"
 
 namespace lab {
 namespace {
@@ -178,10 +178,9 @@ class HeaderComparer {
       }
       token = *last;
     } else {
-      const char* end = how_.only.data() + how_.only.size();
-      const auto [stop, error] = std::from_chars(how_.only.data(), end, token);
-      if (error != std::errc() || stop != end)
-        Fail("--only: '{}' is neither all, last nor a position", Printable(how_.only));
+      const auto position = ParseCount(how_.only);
+      if (!position) Fail("--only: '{}' is neither all, last nor a position", Printable(how_.only));
+      token = *position;
     }
     if (token >= c_.common_tokens)
       Refuse("--only {}: the runs share {} tokens", how_.only, c_.common_tokens);

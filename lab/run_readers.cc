@@ -74,4 +74,14 @@ std::optional<size_t> ParseCount(std::string_view text) {
   return count;
 }
 
+std::optional<std::vector<int32_t>> ParseIds(std::string_view text) {
+  std::vector<int32_t> ids;
+  for (const std::string_view part : SplitAtCommas(text)) {
+    const auto id = ParseCount(part);
+    if (!id) return std::nullopt;
+    ids.push_back(static_cast<int32_t>(*id));
+  }
+  return ids;
+}
+
 }  // namespace lab

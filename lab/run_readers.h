@@ -35,6 +35,8 @@ std::optional<Figure> ParseFigure(std::string_view text);
 std::optional<std::string_view> After(std::string_view text, std::string_view prefix);
 /// Digits only, at most nine of them.
 std::optional<size_t> ParseCount(std::string_view text);
+/// Token ids between commas; absent if one is no such number.
+std::optional<std::vector<int32_t>> ParseIds(std::string_view text);
 
 // bool Is<Name>(const RunFile&): whether the content looks like this format. Never throws.
 // RunRecord Read<Name>(const RunFile&): throws Error with path and line or tensor. Fills everything

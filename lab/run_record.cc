@@ -48,11 +48,6 @@ std::string_view NameOf(StdKind kind) {
   return kind == StdKind::population ? "population" : "sample";
 }
 
-std::string_view NameOf(StoredType type) {
-  constexpr std::string_view kNames[] = {"f64", "f32", "f16", "bf16"};
-  return kNames[static_cast<size_t>(type)];
-}
-
 size_t BytesOf(StoredType type) {
   return type == StoredType::f64 ? 8 : type == StoredType::f32 ? 4 : 2;
 }

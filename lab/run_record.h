@@ -32,7 +32,6 @@ std::string_view NameOf(StdKind kind);
 
 /// The type in which values were stored.
 enum class StoredType { f64, f32, f16, bf16 };
-std::string_view NameOf(StoredType type);
 size_t BytesOf(StoredType type);
 /// Half a unit in the last place of `type` at the magnitude of x: how far storing moved it at most.
 double HalfUlp(double x, StoredType type);
@@ -68,20 +67,17 @@ struct TokenRecord {
 struct PooledRecord {
   std::vector<size_t> tokens;  ///< positions; empty: nobody says which
   Figures figures;
-  std::optional<size_t> argmax_token;
 };
 
 struct RunHeader {
   std::string path;    ///< of the file
   std::string format;  ///< the name of its reader
-  std::optional<std::string> model, sha256, architecture, prompt;
+  std::optional<std::string> model, sha256, architecture;
   std::optional<size_t> layers;
   std::optional<size_t> head_dim;
   std::optional<std::vector<int32_t>> ids;  ///< of all tokens that were run, by position from 0
   std::optional<std::vector<TraceStep>> steps;
   std::optional<std::string> contract, kv, backend;
-  std::optional<std::map<std::string, std::string>> rows;          ///< op, function
-  std::optional<std::map<std::string, std::string>> tensor_types;  ///< tensor, block type
   std::optional<StdKind> std_kind;
   /// The type of the arithmetic between the taps; elementwise laws are exact in it.
   std::optional<StoredType> arithmetic;
@@ -106,7 +102,6 @@ struct RunRecord {
 
   /// A row of a tensor, and its figures. The bytes must live as long as the record (owners).
   void AddRow(const Place& place, const StoredRow& row);
-  bool empty() const { return tokens.empty() && pooled.empty(); }
   bool has_tensors() const;
 };
 

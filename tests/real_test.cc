@@ -265,7 +265,7 @@ TEST_F(RealDiff, ReplayOfTheCase) {
     if (place.token == 6) last.tokens[place] = record;
   }
   for (const auto& [key, figures] : rows)
-    pooled.pooled[key] = {{0, 1, 2, 3, 4, 5, 6}, PoolFigures(figures), {}};
+    pooled.pooled[key] = {{0, 1, 2, 3, 4, 5, 6}, PoolFigures(figures)};
   pooled.header.ids = last.header.ids = ids;
   pooled.header.std_kind = last.header.std_kind = StdKind::population;
   EXPECT_NEAR(pooled.pooled.at({3, Tap::ffn_swiglu}).figures.std->value, 0.6192, 1e-4);

@@ -4,6 +4,9 @@
 
 namespace lab {
 
+/// The key_block that the Highway row reads fastest: a multiple of every vector length.
+constexpr size_t kKeyBlock = 16;
+
 /// Op gqa_attention: causal attention with grouped queries (Ainslie et al. 2023). Query head h
 /// reads KV head h / (heads / kv_heads). With n = first_position + t + 1 positions visible to token
 /// t:
@@ -12,9 +15,8 @@ namespace lab {
 template <class T>
 struct GqaAttentionArgs {
   const T* q;  ///< [tokens, heads, head_dim], q_stride values from token to token
-  const T*
-      k;  ///< [first_position + tokens, kv_heads, head_dim], kv_stride from position to position
-  const T* v;  ///< as k
+  const T* k;  ///< keys of first_position + tokens positions, at KeyOffset
+  const T* v;  ///< values of as many, at ValueOffset
   const uint16_t*
       k16;  ///< KV type f16: half floats of the same shape, read instead of k; else null
   const uint16_t* v16;
@@ -22,12 +24,41 @@ struct GqaAttentionArgs {
   size_t tokens, first_position;
   size_t heads, group, head_dim;  ///< group = heads / kv_heads of the whole op
   size_t first_head;              ///< q and y start at this head (slices); k and v never move
-  size_t q_stride, kv_stride, y_stride;
+  size_t q_stride, y_stride;
+  /// From position to position (at least head_dim), and from KV head to KV head: a cache of
+  /// [positions, kv_heads, head_dim] has kv_heads * head_dim and head_dim, one of
+  /// [kv_heads, positions, head_dim] has head_dim and positions * head_dim.
+  size_t kv_stride, kv_head_stride;
+  /// Keys of so many positions are interleaved, channel by channel: [positions / key_block,
+  /// head_dim, key_block], so that a vector holds one channel of several keys and their scores need
+  /// no sum over lanes. 1: not at all; more only where kv_stride is head_dim. Memory must reach to
+  /// the end of the last block.
+  size_t key_block;
+
+  size_t KeyOffset(size_t kv_head, size_t position, size_t channel) const {
+    const size_t inside = position % key_block;
+    return kv_head * kv_head_stride + (position - inside) * kv_stride + channel * key_block +
+           inside;
+  }
+  size_t ValueOffset(size_t kv_head, size_t position, size_t channel) const {
+    return kv_head * kv_head_stride + position * kv_stride + channel;
+  }
+  /// KV heads [0, kv_heads()) are read.
+  size_t kv_heads() const { return (first_head + heads - 1) / group + 1; }
+  size_t positions() const { return first_position + tokens; }
+  /// Values from the first to the last that may be read of k and of v.
+  size_t KeyExtent() const {
+    const size_t blocks = (positions() + key_block - 1) / key_block;
+    return KeyOffset(kv_heads() - 1, blocks * key_block - 1, head_dim - 1) + 1;
+  }
+  size_t ValueExtent() const {
+    return ValueOffset(kv_heads() - 1, positions() - 1, head_dim - 1) + 1;
+  }
 
   size_t Items() const { return heads; }
-  size_t Work() const { return 2 * tokens * (first_position + tokens) * heads * head_dim; }
+  size_t Work() const { return 2 * tokens * positions() * heads * head_dim; }
   size_t Bytes() const {
-    const size_t kv = 2 * (first_position + tokens) * (heads / group) * head_dim;
+    const size_t kv = 2 * positions() * (heads / group) * head_dim;
     return kv * (k16 ? sizeof(uint16_t) : sizeof(T)) + 2 * tokens * heads * head_dim * sizeof(T);
   }
   GqaAttentionArgs Slice(size_t begin, size_t end) const {

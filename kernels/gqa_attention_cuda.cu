@@ -44,7 +44,7 @@ __global__ void GqaAttentionKernel(GqaAttentionArgs<float> a, const Kv* k, const
   LAB_SHARED(float, warp_y, kWarps* kColumns* kWarp);
   const size_t head = blockIdx.x, token = blockIdx.y, seen = a.first_position + token + 1;
   const unsigned lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const size_t kv_at = (a.first_head + head) / a.group * a.head_dim;
+  const size_t kv_at = (a.first_head + head) / a.group * a.kv_head_stride;
   const float* const q = a.q + token * a.q_stride + head * a.head_dim;
   const float root = sqrtf(static_cast<float>(a.head_dim));
 
@@ -55,13 +55,15 @@ __global__ void GqaAttentionKernel(GqaAttentionArgs<float> a, const Kv* k, const
   }
   Running<kColumns> running;
   for (size_t j = warp; j < seen; j += kWarps) {
-    const size_t at = j * a.kv_stride + kv_at;
+    // As KeyOffset and ValueOffset, which device code cannot call.
+    const size_t inside = j % a.key_block;
+    const size_t k_at = kv_at + (j - inside) * a.kv_stride + inside, v_at = kv_at + j * a.kv_stride;
     float dot = 0, value[kColumns];
     for (int i = 0; i < kColumns; ++i) {
       const unsigned c = lane + i * kWarp;
       const bool inside = c < a.head_dim;
-      dot = fmaf(query[i], inside ? Value(k[at + c]) : 0.0f, dot);
-      value[i] = inside ? Value(v[at + c]) : 0;
+      dot = fmaf(query[i], inside ? Value(k[k_at + c * a.key_block]) : 0.0f, dot);
+      value[i] = inside ? Value(v[v_at + c]) : 0;
     }
     running.Add(WarpSum(dot) / root, value);
   }

@@ -163,13 +163,11 @@ inline void Move(RopeArgs<float>& a, Transfer& t) {
   t.In(a.sin, a.tokens * (a.head_dim / 2));
 }
 inline void Move(GqaAttentionArgs<float>& a, Transfer& t) {
-  const size_t kv_heads = (a.first_head + a.heads - 1) / a.group + 1;
-  const size_t kv = Strided(a.first_position + a.tokens, a.kv_stride, kv_heads * a.head_dim);
   t.In(a.q, Strided(a.tokens, a.q_stride, a.heads * a.head_dim));
-  t.In(a.k, kv);
-  t.In(a.v, kv);
-  t.In(a.k16, kv);
-  t.In(a.v16, kv);
+  t.In(a.k, a.KeyExtent());
+  t.In(a.v, a.ValueExtent());
+  t.In(a.k16, a.KeyExtent());
+  t.In(a.v16, a.ValueExtent());
   t.InOut(a.y, Strided(a.tokens, a.y_stride, a.heads * a.head_dim));
 }
 inline void Move(ResidualAddArgs<float>& a, Transfer& t) {

@@ -5,6 +5,7 @@
 
 #include "kernels/half.h"
 #include "kernels/rows8.h"
+#include "model/kv_cache.h"
 #include "model/rope_angles.h"
 
 namespace lab {
@@ -12,6 +13,7 @@ namespace {
 
 template <class T>
 constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
+constexpr uint16_t kHalfNan = 0x7e00;
 
 }  // namespace
 
@@ -150,31 +152,31 @@ RopeArgs<T> Binding<T>::MakeRope() {
           c_.rope_base};
 }
 
+// Keys and values lie as in a pass.
 template <class T>
 GqaAttentionArgs<T> Binding<T>::MakeAttention() {
-  const size_t q_dim = c_.n(), kv_dim = c_.kv_heads * c_.head_dim;
-  const auto half = [&](const std::vector<float>& values) {
-    std::vector<uint16_t> bits(values.size());
-    std::transform(values.begin(), values.end(), bits.begin(), FloatToHalf);
-    return Padded(halves_, bits.data(), bits.size(), uint16_t{0x7e00});
-  };
   GqaAttentionArgs<T> args = {};
   args.q = Input(c_.x);
-  if (half_kv_) {
-    args.k16 = half(c_.k);
-    args.v16 = half(c_.v);
-  } else {
-    args.k = Input(c_.k);
-    args.v = Input(c_.v);
-  }
-  args.y = Output("y", c_.tokens, q_dim);
+  args.y = Output("y", c_.tokens, c_.n());
   args.tokens = c_.tokens;
   args.first_position = c_.first_position;
   args.heads = c_.heads;
   args.group = c_.heads / c_.kv_heads;
   args.head_dim = c_.head_dim;
-  args.q_stride = args.y_stride = q_dim;
-  args.kv_stride = kv_dim;
+  args.q_stride = args.y_stride = c_.n();
+
+  const std::vector<T> k(c_.k.begin(), c_.k.end()), v(c_.v.begin(), c_.v.end());
+  const KvType type = half_kv_ ? KvType::f16 : KvType::f32;
+  KvCache<T> cache(type, 1, c_.kv_heads, c_.head_dim, args.positions());
+  cache.Store(0, 0, args.positions(), k.data(), v.data(), c_.kv_heads * c_.head_dim);
+  cache.Bind(0, args);
+  if (half_kv_) {
+    args.k16 = Padded(halves_, args.k16, args.KeyExtent(), kHalfNan);
+    args.v16 = Padded(halves_, args.v16, args.ValueExtent(), kHalfNan);
+  } else {
+    args.k = Padded(inputs_, args.k, args.KeyExtent(), kNan<T>);
+    args.v = Padded(inputs_, args.v, args.ValueExtent(), kNan<T>);
+  }
   return args;
 }
 

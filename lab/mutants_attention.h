@@ -17,7 +17,42 @@ GqaAttentionArgs<T> OneToken(const GqaAttentionArgs<T>& a, size_t t) {
   one.first_position += t;
   return one;
 }
-/// Without the first position.
+/// Keys and values of all positions as [positions, kv_heads, head_dim] in a copy that `args` is
+/// turned to, rearranged by edit(values, is_key), in either type. A position is kv_stride values.
+template <class T>
+class ChangedKv {
+ public:
+  template <class Edit>
+  ChangedKv(GqaAttentionArgs<T>& args, Edit edit) {
+    const GqaAttentionArgs<T> from = args;
+    args.kv_stride = from.kv_heads() * from.head_dim;
+    args.kv_head_stride = from.head_dim;
+    args.key_block = 1;
+    const auto change = [&](auto*& view, auto& copy, bool is_key) {
+      if (!view) return;
+      copy.resize(from.positions() * args.kv_stride);
+      for (size_t j = 0; j < from.positions(); ++j)
+        for (size_t h = 0; h < from.kv_heads(); ++h)
+          for (size_t i = 0; i < from.head_dim; ++i)
+            copy[args.ValueOffset(h, j, i)] =
+                view[is_key ? from.KeyOffset(h, j, i) : from.ValueOffset(h, j, i)];
+      edit(copy, is_key);
+      view = copy.data();
+    };
+    change(args.k, k_, true);
+    change(args.v, v_, false);
+    change(args.k16, k16_, true);
+    change(args.v16, v16_, false);
+  }
+  ChangedKv(const ChangedKv&) = delete;
+  ChangedKv& operator=(const ChangedKv&) = delete;
+
+ private:
+  std::vector<T> k_, v_;
+  std::vector<uint16_t> k16_, v16_;
+};
+
+/// Without the first of positions that are not interleaved.
 template <class T>
 void DropFirstKey(GqaAttentionArgs<T>& a) {
   for (const T** p : {&a.k, &a.v})
@@ -27,34 +62,10 @@ void DropFirstKey(GqaAttentionArgs<T>& a) {
   --a.first_position;
 }
 
-/// Keys and values of all positions rearranged by edit(values, n, stride), in either type.
-template <class T>
-class ChangedKv {
- public:
-  template <class Edit>
-  ChangedKv(GqaAttentionArgs<T>& a, Edit edit) {
-    const size_t n = (a.first_position + a.tokens) * a.kv_stride;
-    const auto change = [&](auto*& view, auto& copy, bool is_key) {
-      if (!view) return;
-      copy.assign(view, view + n);
-      edit(copy, is_key);
-      view = copy.data();
-    };
-    change(a.k, k_, true);
-    change(a.v, v_, false);
-    change(a.k16, k16_, true);
-    change(a.v16, v16_, false);
-  }
-
- private:
-  std::vector<T> k_, v_;
-  std::vector<uint16_t> k16_, v16_;
-};
-
 struct HeadMapModulo {
   template <class T>
   bool operator()(const GqaAttentionArgs<T>& a, const Inner& inner) const {
-    const size_t kv_heads = a.kv_stride / a.head_dim;
+    const size_t kv_heads = a.kv_heads();
     if (kv_heads < 2 || a.group < 2) return false;
     for (size_t h = 0; h < a.heads; ++h) {
       GqaAttentionArgs<T> one = a.Slice(h, h + 1);
@@ -90,8 +101,10 @@ struct MaskMissesSelf {
 struct FirstKeyDropped {
   template <class T>
   bool operator()(const GqaAttentionArgs<T>& a, const Inner& inner) const {
+    GqaAttentionArgs<T> natural = a;
+    const ChangedKv<T> kv(natural, [](auto&, bool) {});
     for (size_t t = 0; t < a.tokens; ++t) {
-      GqaAttentionArgs<T> one = OneToken(a, t);
+      GqaAttentionArgs<T> one = OneToken(natural, t);
       if (one.first_position > 0) DropFirstKey(one);
       inner(one);
     }
@@ -115,9 +128,8 @@ struct StaleKv {
     if (a.first_position + a.tokens < 2) return false;
     GqaAttentionArgs<T> changed = a;
     const ChangedKv<T> kv(changed, [&](auto& values, bool) {
-      std::copy(values.end() - static_cast<ptrdiff_t>(2 * a.kv_stride),
-                values.end() - static_cast<ptrdiff_t>(a.kv_stride),
-                values.end() - static_cast<ptrdiff_t>(a.kv_stride));
+      const auto stride = static_cast<ptrdiff_t>(values.size() / a.positions());
+      std::copy(values.end() - 2 * stride, values.end() - stride, values.end() - stride);
     });
     inner(changed);
     return true;
@@ -133,12 +145,12 @@ bool DirectAttention(const GqaAttentionArgs<T>& a, bool subtract_largest, Score 
   for (size_t t = 0; t < a.tokens; ++t)
     for (size_t h = 0; h < a.heads; ++h) {
       const size_t seen = a.first_position + t + 1, dim = a.head_dim;
-      const size_t kv = (a.first_head + h) / a.group * dim;
+      const size_t kv = (a.first_head + h) / a.group;
       std::vector<double> p(seen);
       for (size_t j = 0; j < seen; ++j) {
         for (size_t i = 0; i < dim; ++i)
           p[j] += static_cast<double>(a.q[t * a.q_stride + h * dim + i]) *
-                  at(a.k, a.k16, j * a.kv_stride + kv + i);
+                  at(a.k, a.k16, a.KeyOffset(kv, j, i));
         p[j] = score(p[j]) / std::sqrt(static_cast<double>(dim));
       }
       const double largest = subtract_largest ? *std::max_element(p.begin(), p.end()) : 0;
@@ -148,7 +160,7 @@ bool DirectAttention(const GqaAttentionArgs<T>& a, bool subtract_largest, Score 
       for (size_t i = 0; i < dim; ++i) {
         double sum = 0;
         for (size_t j = 0; j < seen; ++j)
-          sum += p[j] / total * at(a.v, a.v16, j * a.kv_stride + kv + i);
+          sum += p[j] / total * at(a.v, a.v16, a.ValueOffset(kv, j, i));
         a.y[t * a.y_stride + h * dim + i] = static_cast<T>(sum);
       }
     }
@@ -212,7 +224,7 @@ struct KeysReversed {
     for (size_t t = 0; t < a.tokens; ++t) {
       GqaAttentionArgs<T> one = OneToken(a, t);
       const ChangedKv<T> kv(one, [&](auto& values, bool) {
-        const auto stride = static_cast<ptrdiff_t>(a.kv_stride);
+        const auto stride = static_cast<ptrdiff_t>(values.size() / one.positions());
         for (ptrdiff_t low = 0, high = static_cast<ptrdiff_t>(one.first_position); low < high;
              ++low, --high)
           std::swap_ranges(values.begin() + low * stride, values.begin() + (low + 1) * stride,

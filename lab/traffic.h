@@ -22,11 +22,10 @@ void ForEachStream(Args& args, F&& f) {
   } else if constexpr (requires { args.w; }) {
     ForEachForm(args.w, f);
   } else if constexpr (requires { args.k16; }) {
-    const size_t values = (args.first_position + args.tokens) * args.kv_stride;
-    if (args.k16) f(args.k16, 2 * values);
-    if (args.v16) f(args.v16, 2 * values);
-    if (args.k) f(args.k, 4 * values);
-    if (args.v) f(args.v, 4 * values);
+    if (args.k16) f(args.k16, 2 * args.KeyExtent());
+    if (args.v16) f(args.v16, 2 * args.ValueExtent());
+    if (args.k) f(args.k, 4 * args.KeyExtent());
+    if (args.v) f(args.v, 4 * args.ValueExtent());
   }
 }
 

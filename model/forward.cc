@@ -14,8 +14,6 @@ namespace {
 // The logits of a traced prefill come in smaller batches: 152 k values for each token.
 constexpr size_t kLmHeadBatch = 16;
 
-constexpr std::string_view kKvNames[] = {"f32", "f16"};
-
 template <class T>
 void Show(TapSink<T>* sink, const TapView<T>& view) {
   if (sink && sink->Wants(view.tap, view.layer)) sink->OnTap(view);
@@ -102,19 +100,15 @@ bool RowSet::Fuses(int layer) const {
   });
 }
 
-std::string_view NameOf(KvType kv) {
-  return kKvNames[static_cast<size_t>(kv)];
-}
-
-KvType ParseKv(std::string_view name, std::string_view flag) {
-  return static_cast<KvType>(IndexOfName(kKvNames, name, flag));
-}
-
 // kBatch bounds the activations (75 MB for the 1.5B model in double); more would gain little, since
 // the weights are read once for all of them already.
 template <class T>
 Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity)
-    : model_(model), config_(model.config), rows_(std::move(rows)), threads_(threads), kv_(kv) {
+    : model_(model),
+      config_(model.config),
+      rows_(std::move(rows)),
+      threads_(threads),
+      kv_(kv, config_.layers, config_.kv_heads, config_.head_dim, capacity) {
   const size_t batch = std::min(capacity, kBatch), half = config_.head_dim / 2;
   cos_.resize(batch * half);
   sin_.resize(batch * half);
@@ -122,14 +116,6 @@ Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, siz
   qkv_.resize(batch * config_.qkv_dim());
   attn_ctx_.resize(batch * config_.q_dim());
   swiglu_.resize(batch * config_.ffn);
-  const size_t cached = capacity * config_.kv_dim();
-  if (kv_ == KvType::f16) {
-    for (auto* cache : {&k_half_, &v_half_})
-      cache->assign(config_.layers, AlignedVector<uint16_t>(cached));
-  } else {
-    for (auto* cache : {&k_cache_, &v_cache_})
-      cache->assign(config_.layers, AlignedVector<T>(cached));
-  }
 }
 
 template <class T>
@@ -220,20 +206,14 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
                                position_, c.rope_base});
   show(Tap::q_rope, q, q_dim, stride);
   show(Tap::k_rope, k, kv_dim, stride);
-  const size_t kv_values = 2 * tokens * kv_dim;
-  Timed("kv_store", kv_values * (sizeof(T) + (kv_ == KvType::f16 ? 2 : sizeof(T))), 0,
-        Contract::f32, [&] { StoreKv(tokens); });
-
   const auto layer = static_cast<size_t>(layer_);
+  const size_t kv_values = 2 * tokens * kv_dim;
+  Timed("kv_store", kv_values * (sizeof(T) + kv_.value_bytes()), 0, Contract::f32,
+        [&] { kv_.Store(layer, position_, tokens, k, v, stride); });
+
   GqaAttentionArgs<T> attention = {};
   attention.q = q;
-  if (kv_ == KvType::f16) {
-    attention.k16 = k_half_[layer].data();
-    attention.v16 = v_half_[layer].data();
-  } else {
-    attention.k = k_cache_[layer].data();
-    attention.v = v_cache_[layer].data();
-  }
+  kv_.Bind(layer, attention);
   attention.y = attn_ctx_.data();
   attention.tokens = tokens;
   attention.first_position = position_;
@@ -241,7 +221,6 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
   attention.group = c.heads / c.kv_heads;
   attention.head_dim = c.head_dim;
   attention.q_stride = stride;
-  attention.kv_stride = kv_dim;
   attention.y_stride = q_dim;
   Step(Op::gqa_attention, attention);
   show(Tap::attn_ctx, attn_ctx_.data(), q_dim, q_dim);
@@ -325,25 +304,6 @@ void Forward<T>::FillAngles(size_t tokens) {
   for (size_t t = 0; t < tokens; ++t)
     FillRopeAngles(config_.rope_base, config_.head_dim, position_ + t, &cos_[t * half],
                    &sin_[t * half]);
-}
-
-template <class T>
-void Forward<T>::StoreKv(size_t tokens) {
-  const auto layer = static_cast<size_t>(layer_);
-  const size_t kv_dim = config_.kv_dim(), stride = config_.qkv_dim();
-  const T* k = qkv_.data() + config_.q_dim();
-  const T* v = k + kv_dim;
-  const auto to_half = [](T x) { return FloatToHalf(static_cast<float>(x)); };
-  for (size_t t = 0; t < tokens; ++t) {
-    const size_t at = (position_ + t) * kv_dim;
-    if (kv_ == KvType::f16) {
-      std::transform(k + t * stride, k + t * stride + kv_dim, &k_half_[layer][at], to_half);
-      std::transform(v + t * stride, v + t * stride + kv_dim, &v_half_[layer][at], to_half);
-    } else {
-      std::copy_n(k + t * stride, kv_dim, &k_cache_[layer][at]);
-      std::copy_n(v + t * stride, kv_dim, &v_cache_[layer][at]);
-    }
-  }
 }
 
 // Integers in every block length that the readers ask for.

@@ -11,6 +11,7 @@
 #include "lab/taps.h"
 #include "lab/traffic.h"
 #include "lab/use.h"
+#include "model/kv_cache.h"
 #include "model/qwen2.h"
 
 namespace lab {
@@ -57,16 +58,6 @@ constexpr Contract DefaultContract(Backend backend) {
   return backend == Backend::hwy || backend == Backend::cuda ? Contract::q16 : Contract::f32;
 }
 
-/// What the KV cache keeps: the values as computed, or half floats (each value rounded to float,
-/// then to half). Part of the contract: f16 for q8, f32 for the others unless asked otherwise.
-enum class KvType { f32, f16 };
-constexpr KvType DefaultKv(Contract contract) {
-  return contract == Contract::q8 ? KvType::f16 : KvType::f32;
-}
-std::string_view NameOf(KvType kv);
-/// The value of that name; throws Error naming `flag` and the known names.
-KvType ParseKv(std::string_view name, std::string_view flag);
-
 /// One step of a pass, as it was run.
 struct StepTime {
   std::string_view step;  ///< the op; of the matvecs, which: "q_proj", "lm_head"
@@ -82,9 +73,8 @@ struct StepTime {
 template <class T>
 class Forward {
  public:
-  /// A pass over at most `capacity` positions. Memory: the KV cache, 2 * layers * kv_dim * capacity
-  /// values (T, or 2 bytes each under f16), and activations for one batch of tokens. `model` must
-  /// outlive it.
+  /// A pass over at most `capacity` positions. Memory: the KV cache and activations for one batch
+  /// of tokens. `model` must outlive it.
   Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity);
 
   /// Runs tokens at the next positions: prefill of many, decode of one; the bits are the same
@@ -114,7 +104,6 @@ class Forward {
   void FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
   void LmHead(size_t tokens, TapSink<T>* sink);
   void FillAngles(size_t tokens);
-  void StoreKv(size_t tokens);
   /// Activations as the matvecs read them: float, and under q8 and q16 as integers. Valid until the
   /// next one is made.
   struct DotInput {
@@ -158,19 +147,16 @@ class Forward {
   const Qwen2Config& config_;
   RowSet rows_;
   int threads_;
-  KvType kv_;
   size_t position_ = 0, batch_tokens_ = 0;
   std::vector<StepTime>* times_ = nullptr;
-  int layer_ = kNoLayer;                             // that the steps being run belong to
-  std::vector<T> cos_, sin_;                         // [batch, head_dim / 2]
-  std::vector<T> residual_, norm_, projected_;       // [batch, hidden]
-  std::vector<T> qkv_, qkv_before_bias_;             // [batch, qkv_dim]
-  std::vector<T> attn_ctx_;                          // [batch, q_dim]
-  std::vector<T> swiglu_;                            // [batch, ffn]
-  std::vector<T> gate_, up_, silu_;                  // likewise, once somebody wants to see them
-  std::vector<AlignedVector<T>> k_cache_, v_cache_;  // [layer][capacity, kv_dim]; empty under f16
-  std::vector<AlignedVector<uint16_t>> k_half_,
-      v_half_;  // the same as half floats; empty under f32
+  int layer_ = kNoLayer;                        // that the steps being run belong to
+  std::vector<T> cos_, sin_;                    // [batch, head_dim / 2]
+  std::vector<T> residual_, norm_, projected_;  // [batch, hidden]
+  std::vector<T> qkv_, qkv_before_bias_;        // [batch, qkv_dim]
+  std::vector<T> attn_ctx_;                     // [batch, q_dim]
+  std::vector<T> swiglu_;                       // [batch, ffn]
+  std::vector<T> gate_, up_, silu_;             // likewise, once somebody wants to see them
+  KvCache<T> kv_;
   QuantizedBuffer by_256_, by_32_;
   std::vector<T> logits_;  // [lm_head batch, vocab]
   std::span<const T> last_logits_;

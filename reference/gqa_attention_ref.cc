@@ -18,15 +18,13 @@ void AttendOneHead(const GqaAttentionArgs<T>& a, size_t t, size_t h, std::vector
   const size_t n = a.first_position + t + 1;
   const size_t kv_head = (a.first_head + h) / a.group;
   const T* q = a.q + t * a.q_stride + h * a.head_dim;
-  const size_t offset = kv_head * a.head_dim;
-  const auto k = [&](size_t j, size_t i) { return Load(a.k, a.k16, j * a.kv_stride + offset + i); };
-  const auto v = [&](size_t j, size_t i) { return Load(a.v, a.v16, j * a.kv_stride + offset + i); };
   T* y = a.y + t * a.y_stride + h * a.head_dim;
 
   const T root = std::sqrt(static_cast<T>(a.head_dim));
   for (size_t j = 0; j < n; ++j) {
+    const size_t at = a.KeyOffset(kv_head, j, 0);
     T dot = 0;
-    for (size_t i = 0; i < a.head_dim; ++i) dot += q[i] * k(j, i);
+    for (size_t i = 0; i < a.head_dim; ++i) dot += q[i] * Load(a.k, a.k16, at + i * a.key_block);
     p[j] = dot / root;
   }
   // Subtracting the largest score changes nothing in exact arithmetic and keeps exp in range.
@@ -34,13 +32,15 @@ void AttendOneHead(const GqaAttentionArgs<T>& a, size_t t, size_t h, std::vector
   T sum = 0;
   for (size_t j = 0; j < n; ++j) sum += p[j] = std::exp(p[j] - largest);
   std::fill_n(y, a.head_dim, T{0});
-  for (size_t j = 0; j < n; ++j)
-    for (size_t i = 0; i < a.head_dim; ++i) y[i] += p[j] / sum * v(j, i);
+  for (size_t j = 0; j < n; ++j) {
+    const size_t at = a.ValueOffset(kv_head, j, 0);
+    for (size_t i = 0; i < a.head_dim; ++i) y[i] += p[j] / sum * Load(a.v, a.v16, at + i);
+  }
 }
 
 template <class T>
 void GqaAttention(const GqaAttentionArgs<T>& a) {
-  std::vector<T> p(a.first_position + a.tokens);
+  std::vector<T> p(a.positions());
   for (size_t t = 0; t < a.tokens; ++t)
     for (size_t h = 0; h < a.heads; ++h) AttendOneHead(a, t, h, p);
 }

@@ -1,5 +1,6 @@
 // The float row of gqa_attention // on Highway against the oracle, element by element, on every
 // target that this machine runs.
+#include "model/kv_cache.h"
 #include "tests/hwy_util.h"
 
 namespace lab::hwy_test {
@@ -47,6 +48,8 @@ struct AttentionInputs {
     args.head_dim = s.head_dim;
     args.q_stride = args.y_stride = s.q_stride();
     args.kv_stride = s.kv_stride();
+    args.kv_head_stride = s.head_dim;
+    args.key_block = 1;
     return args;
   }
   GqaAttentionArgs<float> Args(Floats& y) const {
@@ -127,6 +130,26 @@ TEST(HwyF32Attention, PrefillAndDecodeWithBothKvTypes) {
     for (const AttentionShape& shape : kAttentionShapes)
       for (const bool half : {false, true})
         CheckAttention(AttentionInputs(shape, half, 1, 1), comparison);
+  });
+}
+
+// As a pass keeps keys and values, and as they are captured.
+TEST(HwyF32Attention, TheLayoutOfTheCacheChangesNoBit) {
+  OnEveryTarget([&] {
+    for (const AttentionShape& shape : kAttentionShapes)
+      for (const bool half : {false, true}) {
+        const AttentionInputs in(shape, half, 1, 1);
+        KvCache<float> cache(half ? KvType::f16 : KvType::f32, 1, shape.kv_heads(), shape.head_dim,
+                             shape.positions());
+        cache.Store(0, 0, shape.positions(), in.k.data(), in.v.data(), shape.kv_stride());
+        Floats captured(in.q.size()), cached(in.q.size());
+        GqaAttentionArgs<float> args = in.Args(captured);
+        HwyRow(Op::gqa_attention).run(&args);
+        args.y = cached.data();
+        cache.Bind(0, args);
+        HwyRow(Op::gqa_attention).run(&args);
+        EXPECT_EQ(cached.Bits(), captured.Bits());
+      }
   });
 }
 

@@ -23,6 +23,9 @@ struct GqaAttentionArgs {
   size_t heads, group, head_dim;  ///< group = heads / kv_heads of the whole op
   size_t first_head;              ///< q and y start at this head (slices); k and v never move
   size_t q_stride, kv_stride, y_stride;
+  /// Where rows on a device find first_position, since a graph is replayed with the arguments it
+  /// was captured with; or null.
+  const size_t* first_position_at = nullptr;
 
   size_t Items() const { return heads; }
   size_t Work() const { return 2 * tokens * (first_position + tokens) * heads * head_dim; }

@@ -190,6 +190,12 @@ void __tsan_vptr_update(void**, void*) {}
 int __tsan_atomic32_fetch_add(volatile int* p, int value, int) {
   return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
 }
+int __tsan_atomic32_load(const volatile int* p, int) {
+  return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+int __tsan_atomic32_compare_exchange_weak(volatile int* p, int* expected, int value, int, int) {
+  return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
 void __tsan_read_range(void* p, size_t n) {
   lab::cuda_host::CheckAccess(p, n, false);
 }

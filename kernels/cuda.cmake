@@ -63,11 +63,12 @@ if(LAB_CUDA_HOST)
   set(LAB_WITH_CUDA_HOST 1)
   lab_cuda_host_sources(wrappers ${LAB_CUDA_SOURCES})
   target_sources(lab_core PRIVATE ${wrappers} tests/simt/access.cc tests/simt/engine.cc
-                 tests/simt/memory.cc)
+                 tests/simt/graph.cc tests/simt/memory.cc)
 endif()
 
+string(REPLACE ";" "," LAB_CUDA_SM_NUMBERS "${LAB_CUDA_ARCHITECTURES}")
 string(REPLACE ";" " sm_" LAB_CUDA_ARCHITECTURES_TEXT "sm_${LAB_CUDA_ARCHITECTURES} + PTX")
 set_source_files_properties(lab/registry.cc PROPERTIES COMPILE_DEFINITIONS
     "LAB_WITH_CUDA=${LAB_WITH_CUDA};LAB_WITH_CUDA_HOST=${LAB_WITH_CUDA_HOST}")
 set_source_files_properties(lab/device.cc PROPERTIES COMPILE_DEFINITIONS
-    "LAB_WITH_CUDA=${LAB_WITH_CUDA};LAB_CUDA_ARCHITECTURES=\"${LAB_CUDA_ARCHITECTURES_TEXT}\"")
+    "LAB_WITH_CUDA=${LAB_WITH_CUDA};LAB_WITH_CUDA_HOST=${LAB_WITH_CUDA_HOST};LAB_CUDA_SM_NUMBERS=${LAB_CUDA_SM_NUMBERS};LAB_CUDA_ARCHITECTURES=\"${LAB_CUDA_ARCHITECTURES_TEXT}\"")

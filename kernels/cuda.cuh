@@ -53,10 +53,16 @@ void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cud
 }
 #else
 template <class... Params, class... Args>
-void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t,
+void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
             const Args&... args) {
   const std::tuple<Params...> bound(args...);
-  RunGrid(grid, block, shared, [&] { std::apply(kernel, bound); });
+  const auto run = [=] {
+    // On the stack, where threads may read them.
+    const auto entry = kernel;
+    const std::tuple<Params...> params = bound;
+    RunGrid(grid, block, shared, [&] { std::apply(entry, params); });
+  };
+  CheckCuda(Enqueue(stream, run), "kernel launch");
 }
 #endif
 

@@ -34,6 +34,9 @@ struct GqaAttentionArgs {
   /// no sum over lanes. 1: not at all; more only where kv_stride is head_dim. Memory must reach to
   /// the end of the last block.
   size_t key_block;
+  /// Where rows on a device find first_position, since a graph is replayed with the arguments it
+  /// was captured with; or null.
+  const size_t* first_position_at = nullptr;
 
   size_t KeyOffset(size_t kv_head, size_t position, size_t channel) const {
     const size_t inside = position % key_block;

@@ -42,7 +42,9 @@ __global__ void GqaAttentionKernel(GqaAttentionArgs<float> a, const Kv* k, const
   LAB_SHARED(float, warp_largest, kWarps);
   LAB_SHARED(float, warp_sum, kWarps);
   LAB_SHARED(float, warp_y, kWarps* kColumns* kWarp);
-  const size_t head = blockIdx.x, token = blockIdx.y, seen = a.first_position + token + 1;
+  const size_t head = blockIdx.x, token = blockIdx.y;
+  const size_t first = a.first_position_at ? *a.first_position_at : a.first_position;
+  const size_t seen = first + token + 1;
   const unsigned lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const size_t kv_at = (a.first_head + head) / a.group * a.kv_head_stride;
   const float* const q = a.q + token * a.q_stride + head * a.head_dim;
@@ -103,7 +105,9 @@ void LaunchGqaAttention(const GqaAttentionArgs<float>& a, cudaStream_t stream) {
   if (a.head_dim <= 64) return LaunchColumns<2>(a, stream);
   if (a.head_dim <= 128) return LaunchColumns<4>(a, stream);
   if (a.head_dim <= 256) return LaunchColumns<8>(a, stream);
-  ThrowDeviceError("gqa_attention", "head_dim above 256");
+  ThrowDeviceError("gqa_attention on a device",
+                   "head_dim is " + std::to_string(a.head_dim) + ", and at most 256 is possible",
+                   true);
 }
 void GqaAttentionCuda(const GqaAttentionArgs<float>& a) {
   RunOnDevice(a, LaunchGqaAttention);

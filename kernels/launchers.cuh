@@ -11,6 +11,7 @@
 #include "kernels/embed.h"
 #include "kernels/gate_up_swiglu.h"
 #include "kernels/gqa_attention.h"
+#include "kernels/kv_store.h"
 #include "kernels/matvec.h"
 #include "kernels/quantize.h"
 #include "kernels/residual_add.h"
@@ -30,7 +31,8 @@ void LaunchQuantize(const QuantizeArgs<float>& a, cudaStream_t stream);
 /// Ops matvec and down_proj under the contract that a.xq says: f32 where it is empty.
 void LaunchMatvec(const MatvecArgs<float>& a, cudaStream_t stream);
 void LaunchRope(const RopeArgs<float>& a, cudaStream_t stream);
-/// head_dim up to 256.
+void LaunchKvStore(const KvStoreArgs<float>& a, cudaStream_t stream);
+/// head_dim up to 256, else Error with exit code 125.
 void LaunchGqaAttention(const GqaAttentionArgs<float>& a, cudaStream_t stream);
 void LaunchResidualAdd(const ResidualAddArgs<float>& a, cudaStream_t stream);
 void LaunchGateUp(const GateUpArgs<float>& a, cudaStream_t stream);

@@ -13,6 +13,7 @@
 #include "kernels/embed.h"
 #include "kernels/gate_up_swiglu.h"
 #include "kernels/gqa_attention.h"
+#include "kernels/kv_store.h"
 #include "kernels/matvec.h"
 #include "kernels/quantize.h"
 #include "kernels/residual_add.h"
@@ -29,7 +30,16 @@ class DeviceBuffer {
  public:
   explicit DeviceBuffer(size_t bytes) {
     void* p = nullptr;
-    CheckCuda(cudaMalloc(&p, bytes), std::to_string(bytes) + " bytes of device memory");
+    const cudaError_t status = cudaMalloc(&p, bytes);
+    size_t free = 0, total = 0;
+    if (status == cudaErrorMemoryAllocation && cudaMemGetInfo(&free, &total) == cudaSuccess) {
+      cudaGetLastError();  // forgets it, so that the next launch is not blamed
+      ThrowDeviceError("out of device memory",
+                       std::to_string(bytes) + " bytes are needed, and " + std::to_string(free) +
+                           " of " + std::to_string(total) + " are free",
+                       true);
+    }
+    CheckCuda(status, std::to_string(bytes) + " bytes of device memory");
     memory_.reset(static_cast<uint8_t*>(p));
   }
   uint8_t* data() const { return memory_.get(); }
@@ -41,32 +51,52 @@ class DeviceBuffer {
   std::unique_ptr<uint8_t, Free> memory_;
 };
 
-/// Moves the buffers of a row's arguments to the device and what it wrote back.
+/// The stream that everything runs on; one that can be captured.
+cudaStream_t DeviceStream();
+
+/// What a pass keeps on the device (kernels/device_pass.h) of the bytes at `host`, or null. Throws
+/// Error where they begin in a kept buffer and go on behind it.
+uint8_t* TwinOf(const void* host, size_t bytes);
+/// Likewise a whole matrix in its layout on the device; null for a part of one.
+const uint8_t* WeightsTwinOf(const WeightView& w);
+
+/// Moves the buffers of a row's arguments to the device and what it wrote back. Those that a pass
+/// keeps there are replaced by their twins, and nothing of them is copied.
 class Transfer {
  public:
-  explicit Transfer(cudaStream_t stream) : stream_(stream) {}
-
   /// p, which points to n values on the host, points to a copy on the device afterwards.
   template <class T>
   void In(const T*& p, size_t n) {
-    if (p) p = Upload(p, n);
+    if (!p) return;
+    const uint8_t* const twin = TwinOf(p, n * sizeof(T));
+    p = twin ? reinterpret_cast<const T*>(twin) : Upload(p, n);
   }
   /// The same, and Finish copies them back. What is there before goes along, so that values between
   /// strides, or never written, come back as they were.
   template <class T>
   void InOut(T*& p, size_t n) {
     if (!p) return;
+    if (uint8_t* const twin = TwinOf(p, n * sizeof(T))) {
+      p = reinterpret_cast<T*>(twin);
+      return;
+    }
     T* const device = Upload(p, n);
     outputs_.push_back({p, device, n * sizeof(T)});
     p = device;
   }
   /// Weights in their layout on the device.
   void Weights(WeightView& w) {
+    w.rows8 = nullptr;
+    if (const uint8_t* const twin = WeightsTwinOf(w)) {
+      w.data = twin;
+      return;
+    }
     const std::vector<uint8_t> planes = DeviceLayout(w);
     w.data = Upload(planes.empty() ? w.data : planes.data(), w.bytes());
-    w.rows8 = nullptr;
   }
+  /// Waits for the kernel, unless it works on twins alone.
   void Finish() {
+    if (buffers_.empty()) return;
     for (const Output& o : outputs_)
       CheckCuda(cudaMemcpyAsync(o.host, o.device, o.bytes, cudaMemcpyDeviceToHost, stream_),
                 "copying a result from the device");
@@ -89,7 +119,7 @@ class Transfer {
     return reinterpret_cast<T*>(to);
   }
 
-  cudaStream_t stream_;
+  cudaStream_t stream_ = DeviceStream();
   std::vector<DeviceBuffer> buffers_;
   std::vector<Output> outputs_;
 };
@@ -162,6 +192,17 @@ inline void Move(RopeArgs<float>& a, Transfer& t) {
   t.In(a.cos, a.tokens * (a.head_dim / 2));
   t.In(a.sin, a.tokens * (a.head_dim / 2));
 }
+inline void Move(KvStoreArgs<float>& a, Transfer& t) {
+  const size_t values = Strided(a.tokens, a.stride, a.kv_heads * a.head_dim);
+  const size_t cached = a.kv_heads * a.kv_head_stride;
+  t.In(a.k, values);
+  t.In(a.v, values);
+  t.InOut(a.k_cache, cached);
+  t.InOut(a.v_cache, cached);
+  t.InOut(a.k_half, cached);
+  t.InOut(a.v_half, cached);
+  t.In(a.first_position_at, 1);
+}
 inline void Move(GqaAttentionArgs<float>& a, Transfer& t) {
   t.In(a.q, Strided(a.tokens, a.q_stride, a.heads * a.head_dim));
   t.In(a.k, a.KeyExtent());
@@ -169,6 +210,7 @@ inline void Move(GqaAttentionArgs<float>& a, Transfer& t) {
   t.In(a.k16, a.KeyExtent());
   t.In(a.v16, a.ValueExtent());
   t.InOut(a.y, Strided(a.tokens, a.y_stride, a.heads * a.head_dim));
+  t.In(a.first_position_at, 1);
 }
 inline void Move(ResidualAddArgs<float>& a, Transfer& t) {
   t.In(a.a, a.n);
@@ -188,10 +230,9 @@ inline void Move(SwigluArgs<float>& a, Transfer& t) {
 /// Runs a launcher on arguments on the host. Throws Error where the device fails.
 template <class Args>
 void RunOnDevice(Args a, void (*launch)(const Args&, cudaStream_t)) {
-  const cudaStream_t stream = nullptr;
-  Transfer transfer(stream);
+  Transfer transfer;
   Move(a, transfer);
-  launch(a, stream);
+  launch(a, DeviceStream());
   transfer.Finish();
 }
 

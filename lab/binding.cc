@@ -168,7 +168,10 @@ GqaAttentionArgs<T> Binding<T>::MakeAttention() {
   const std::vector<T> k(c_.k.begin(), c_.k.end()), v(c_.v.begin(), c_.v.end());
   const KvType type = half_kv_ ? KvType::f16 : KvType::f32;
   KvCache<T> cache(type, 1, c_.kv_heads, c_.head_dim, args.positions());
-  cache.Store(0, 0, args.positions(), k.data(), v.data(), c_.kv_heads * c_.head_dim);
+  cache.Allocate(false);
+  KvStoreArgs<T> store = {k.data(), v.data(), args.positions(), c_.kv_heads * c_.head_dim, 0};
+  cache.Bind(0, store);
+  StoreInCache(store);
   cache.Bind(0, args);
   if (half_kv_) {
     args.k16 = Padded(halves_, args.k16, args.KeyExtent(), kHalfNan);

@@ -247,8 +247,8 @@ int CheckForward(const ForwardFlags& f, const SharedFlags& shared) {
     const ProgressLine progress;
     options.progress = [&](std::string_view what) { progress(what); };
     const std::vector<int32_t> ids = ContinueGreedily(model, prompt, f.generate, options);
-    results =
-        RunComposed(model, ids, options, CandidatesOf(model, backend, shared.threads, shared.use));
+    results = RunComposed(model, ids, options,
+                          CandidatesOf(model, backend, shared.threads, shared.use, prompt.size()));
   }
   PrintOut(shared.format == Format::text ? ComposedToText(results, prompt.size(), shared.worst)
                                          : ComposedToJsonl(results, prompt.size()));

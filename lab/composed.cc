@@ -235,13 +235,18 @@ TokenStatus TokenLogits::status() const {
 }
 
 MakeCandidate CandidatesOf(const Qwen2& model, Backend backend, int threads,
-                           const std::vector<std::string>& use) {
-  return [&model, backend, threads, use](Contract contract, KvType kv, size_t capacity) {
+                           const std::vector<std::string>& use, size_t prompt_tokens) {
+  return [=, &model](Contract contract, KvType kv, size_t capacity) {
     RowSet rows(backend, contract);
     rows.Use(ParseUse(use, contract, model.config.layers));
     auto forward = std::make_shared<Forward<float>>(model, std::move(rows), kv, threads, capacity);
-    return
-        [forward](std::span<const int32_t> ids, TapSink<float>& sink) { forward->Run(ids, &sink); };
+    return [=](std::span<const int32_t> ids, TapSink<float>& sink) {
+      for (size_t done = 0, n = 0; done < ids.size(); done += n) {
+        const size_t position = forward->position();
+        n = position < prompt_tokens ? std::min(prompt_tokens - position, ids.size() - done) : 1;
+        forward->Run(ids.subspan(done, n), &sink);
+      }
+    };
   };
 }
 

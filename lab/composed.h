@@ -90,9 +90,12 @@ struct ComposedOptions {
 using CandidatePass = std::function<void(std::span<const int32_t> ids, TapSink<float>& sink)>;
 using MakeCandidate = std::function<CandidatePass(Contract, KvType, size_t capacity)>;
 
-/// The pass of a backend, with rules of --use. Throws Error when it lacks a row or a rule is wrong.
+/// The pass of a backend, with rules of --use: the first `prompt_tokens` in batches as they come,
+/// later ones each in a step of its own, as when text is generated. Throws Error when it lacks a
+/// row or a rule is wrong.
 MakeCandidate CandidatesOf(const Qwen2& model, Backend backend, int threads,
-                           const std::vector<std::string>& use = {});
+                           const std::vector<std::string>& use = {},
+                           size_t prompt_tokens = SIZE_MAX);
 
 /// `prompt` and `n` tokens more, greedily by oracle_f32, past any end of text.
 std::vector<int32_t> ContinueGreedily(const Qwen2& model, std::span<const int32_t> prompt, size_t n,

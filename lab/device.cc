@@ -8,6 +8,12 @@
 #endif
 
 namespace lab {
+namespace cuda {
+std::unique_ptr<DevicePass> MakeDevicePass();
+}
+namespace cuda_host {
+std::unique_ptr<DevicePass> MakeDevicePass();
+}
 namespace {
 
 #if LAB_WITH_CUDA
@@ -32,7 +38,11 @@ CudaState AskDriver() {
     state.devices.push_back(
         {p.name, p.major, p.minor, p.multiProcessorCount, p.totalGlobalMem, free});
   }
-  if (!state.devices.empty()) cudaSetDevice(0);
+  if (!state.devices.empty()) {
+    cudaSetDevice(0);
+    constexpr int kBuilt[] = {LAB_CUDA_SM_NUMBERS};
+    state.problem = WhyNotOn(state.devices[0], kBuilt);
+  }
   if (state.devices.empty())
     state.problem = "no device" + (state.problem.empty() ? "" : ": " + state.problem);
   return state;
@@ -55,6 +65,28 @@ std::string WhyNotHere(const Row& row) {
   return row.backend == Backend::cuda ? Cuda().problem : "";
 }
 
+std::string WhyNotOn(const CudaDevice& device, std::span<const int> built) {
+  const int sm = 10 * device.major + device.minor;
+  const bool runs = sm >= built.back() || std::any_of(built.begin(), built.end(), [&](int number) {
+                      return number / 10 == device.major && number <= sm;
+                    });
+  if (runs) return "";
+  return fmt::format(
+      "device 0 ({}) is sm_{}, and the kernels are built for sm_{} + PTX; configure with "
+      "-DLAB_CUDA_ARCHITECTURES={}",
+      device.name, sm, fmt::join(built, " sm_"), sm);
+}
+
+std::unique_ptr<DevicePass> MakeDevicePass([[maybe_unused]] Backend backend) {
+#if LAB_WITH_CUDA
+  if (backend == Backend::cuda) return cuda::MakeDevicePass();
+#endif
+#if LAB_WITH_CUDA_HOST
+  if (backend == Backend::cuda_host) return cuda_host::MakeDevicePass();
+#endif
+  return nullptr;
+}
+
 std::string CudaText() {
   const CudaState& cuda = Cuda();
   if (!cuda.built) return cuda.problem;
@@ -63,8 +95,8 @@ std::string CudaText() {
       cuda.devices.empty() ? cuda.problem : fmt::format("{} device(s)", cuda.devices.size()));
 }
 
-void ThrowDeviceError(const std::string& what, const std::string& why, bool out_of_memory) {
-  throw Error(out_of_memory ? kCannotRun : kInternal, fmt::format("{}: {}", what, why));
+void ThrowDeviceError(const std::string& what, const std::string& why, bool cannot_run) {
+  throw Error(cannot_run ? kCannotRun : kInternal, fmt::format("{}: {}", what, why));
 }
 
 }  // namespace lab

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/device_pass.h"
 #include "lab/registry.h"
 
 namespace lab {
@@ -27,6 +28,13 @@ const CudaState& Cuda();
 
 /// Why a row cannot run here ("not built", "no device: no CUDA-capable device is detected"), or "".
 std::string WhyNotHere(const Row& row);
+
+/// Why kernels built for the rising sm numbers `built` cannot run on a device, or "": they run on
+/// those of the same major and no lower minor, and, as PTX, on all above the last number.
+std::string WhyNotOn(const CudaDevice& device, std::span<const int> built);
+
+/// For a pass whose rows are those of a backend on a device; null for other backends.
+std::unique_ptr<DevicePass> MakeDevicePass(Backend backend);
 
 /// For people: "13.0, sm_90 + PTX; driver 13.0; 1 device" or "not built".
 std::string CudaText();

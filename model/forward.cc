@@ -9,17 +9,7 @@
 #include "model/rope_angles.h"
 
 namespace lab {
-namespace {
-
-// The logits of a traced prefill come in smaller batches: 152 k values for each token.
-constexpr size_t kLmHeadBatch = 16;
-
-template <class T>
-void Show(TapSink<T>* sink, const TapView<T>& view) {
-  if (sink && sink->Wants(view.tap, view.layer)) sink->OnTap(view);
-}
-
-}  // namespace
+namespace {}  // namespace
 
 std::vector<Op> ForwardOps(Contract contract) {
   std::vector<Op> ops = {Op::embed,         Op::rms_norm,  Op::matvec,        Op::rope,
@@ -116,6 +106,22 @@ Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, siz
   qkv_.resize(batch * config_.qkv_dim());
   attn_ctx_.resize(batch * config_.q_dim());
   swiglu_.resize(batch * config_.ffn);
+  if (std::is_same_v<T, float> && rows_.rules().empty()) device_ = MakeDevicePass(rows_.backend());
+  kv_.Allocate(device_ != nullptr);
+  if (device_) PlaceOnDevice(batch);
+}
+
+template <class T>
+void Forward<T>::Show(TapSink<T>* sink, const TapView<T>& view) {
+  if (!sink || !sink->Wants(view.tap, view.layer)) return;
+  const size_t bytes = ((view.tokens - 1) * view.stride + view.n) * sizeof(T);
+  if (device_ && device_->capturing()) {
+    device_->Save(view.values, bytes);
+    graph_taps_.push_back(view);
+    return;
+  }
+  if (device_) device_->Fetch(const_cast<T*>(view.values), bytes);
+  sink->OnTap(view);
 }
 
 template <class T>
@@ -129,24 +135,55 @@ void Forward<T>::Run(std::span<const int32_t> ids, TapSink<T>* sink) {
 
 template <class T>
 void Forward<T>::RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>* sink) {
-  const size_t tokens = batch_tokens_ = ids.size(), hidden = config_.hidden;
-  Step(Op::embed, EmbedArgs<T>{model_.token_embd, ids.data(), residual_.data(), tokens});
-  Show<T>(sink, {Tap::embedding, kNoLayer, position_, tokens, hidden, hidden, residual_.data()});
-  RunLayers(0, is_last, sink);
+  BeginBatch(ids.size());
+  if (device_) {
+    std::copy(ids.begin(), ids.end(), ids_.begin());
+    device_->Upload(ids_.data(), ids.size_bytes());
+  }
+  // Steps that are timed are run one by one.
+  if (device_ && ids.size() == 1 && is_last && !times_)
+    RunGraph(sink);
+  else
+    RunSteps(device_ ? ids_.data() : ids.data(), is_last, sink);
+  if (device_ && is_last)
+    device_->Fetch(const_cast<T*>(last_logits_.data()), last_logits_.size_bytes());
+  position_ += ids.size();
 }
 
 template <class T>
 void Forward<T>::Resume(size_t layer, std::span<const T> residual, TapSink<T>* sink) {
   position_ = 0;
-  batch_tokens_ = residual.size() / config_.hidden;
+  BeginBatch(residual.size() / config_.hidden);
   std::copy(residual.begin(), residual.end(), residual_.begin());
+  if (device_) device_->Upload(residual_.data(), residual.size_bytes());
   RunLayers(layer, true, sink);
+  if (device_) device_->Fetch(const_cast<T*>(last_logits_.data()), last_logits_.size_bytes());
+  position_ += batch_tokens_;
+}
+
+// What depends on the position alone.
+template <class T>
+void Forward<T>::BeginBatch(size_t tokens) {
+  batch_tokens_ = tokens;
+  Timed("rope_angles", 0, 0, Contract::f32, [&] { FillAngles(tokens); });
+  if (!device_) return;
+  position_on_device_[0] = position_;
+  device_->Upload(position_on_device_.data(), sizeof position_);
+  for (const auto* v : {&cos_, &sin_})
+    device_->Upload(v->data(), tokens * config_.head_dim / 2 * sizeof(T));
+}
+
+template <class T>
+void Forward<T>::RunSteps(const int32_t* ids, bool is_last, TapSink<T>* sink) {
+  const size_t tokens = batch_tokens_, hidden = config_.hidden;
+  Step(Op::embed, EmbedArgs<T>{model_.token_embd, ids, residual_.data(), tokens});
+  Show(sink, {Tap::embedding, kNoLayer, position_, tokens, hidden, hidden, residual_.data()});
+  RunLayers(0, is_last, sink);
 }
 
 template <class T>
 void Forward<T>::RunLayers(size_t first, bool is_last, TapSink<T>* sink) {
   const size_t tokens = batch_tokens_, hidden = config_.hidden;
-  Timed("rope_angles", 0, 0, Contract::f32, [&] { FillAngles(tokens); });
   for (size_t layer = first; layer < config_.layers; ++layer) {
     layer_ = static_cast<int>(layer);
     Attention(model_.layers[layer], tokens, sink);
@@ -154,9 +191,8 @@ void Forward<T>::RunLayers(size_t first, bool is_last, TapSink<T>* sink) {
   }
   layer_ = kNoLayer;
   Norm(residual_.data(), model_.output_norm, norm_.data(), tokens);
-  Show<T>(sink, {Tap::final_norm, kNoLayer, position_, tokens, hidden, hidden, norm_.data()});
+  Show(sink, {Tap::final_norm, kNoLayer, position_, tokens, hidden, hidden, norm_.data()});
   if (is_last || (sink && sink->Wants(Tap::lm_head, kNoLayer))) LmHead(tokens, sink);
-  position_ += tokens;
 }
 
 // attn_residual = layer input + W_o attention(rope(q), rope(k), v) with q, k, v from the normed
@@ -167,7 +203,7 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
   const size_t hidden = c.hidden, q_dim = c.q_dim(), kv_dim = c.kv_dim(), stride = c.qkv_dim();
   T *q = qkv_.data(), *k = q + q_dim, *v = k + kv_dim;
   const auto show = [&](Tap tap, const T* values, size_t n, size_t value_stride) {
-    Show<T>(sink, {tap, layer_, position_, tokens, n, value_stride, values});
+    Show(sink, {tap, layer_, position_, tokens, n, value_stride, values});
   };
 
   Norm(residual_.data(), w.attn_norm, norm_.data(), tokens);
@@ -209,7 +245,7 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
   const auto layer = static_cast<size_t>(layer_);
   const size_t kv_values = 2 * tokens * kv_dim;
   Timed("kv_store", kv_values * (sizeof(T) + kv_.value_bytes()), 0, Contract::f32,
-        [&] { kv_.Store(layer, position_, tokens, k, v, stride); });
+        [&] { StoreKv(tokens); });
 
   GqaAttentionArgs<T> attention = {};
   attention.q = q;
@@ -222,6 +258,7 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
   attention.head_dim = c.head_dim;
   attention.q_stride = stride;
   attention.y_stride = q_dim;
+  if (device_) attention.first_position_at = position_on_device_.data();
   Step(Op::gqa_attention, attention);
   show(Tap::attn_ctx, attn_ctx_.data(), q_dim, q_dim);
   const DotInput context =
@@ -238,7 +275,7 @@ template <class T>
 void Forward<T>::FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink) {
   const size_t hidden = config_.hidden, ffn = config_.ffn;
   const auto show = [&](Tap tap, const std::vector<T>& values, size_t n) {
-    Show<T>(sink, {tap, layer_, position_, tokens, n, n, values.data()});
+    Show(sink, {tap, layer_, position_, tokens, n, n, values.data()});
   };
 
   Norm(residual_.data(), w.ffn_norm, norm_.data(), tokens);
@@ -252,7 +289,9 @@ void Forward<T>::FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sin
       nullptr, tokens, ffn};
   T* silu = nullptr;
   const auto wants = [&](Tap tap) { return sink && sink->Wants(tap, layer_); };
-  if (!fused || wants(Tap::ffn_gate) || wants(Tap::ffn_up) || wants(Tap::ffn_silu)) {
+  // A kernel for both matrices needs them of one type, else it goes through the three buffers.
+  const bool in_steps = device_ && gate.w.type != up.w.type;
+  if (!fused || in_steps || wants(Tap::ffn_gate) || wants(Tap::ffn_up) || wants(Tap::ffn_silu)) {
     for (auto* v : {&gate_, &up_, &silu_}) v->resize(swiglu_.size());
     gate_up.gate = gate_.data();
     gate_up.up = up_.data();
@@ -293,7 +332,7 @@ void Forward<T>::LmHead(size_t tokens, TapSink<T>* sink) {
     const DotInput input = MakeDotInput(&norm_[first * config_.hidden], config_.hidden, n,
                                         {{Op::matvec, "lm_head", model_.output}});
     Matvec(Op::matvec, "lm_head", model_.output, nullptr, input, logits_.data(), n, vocab);
-    Show<T>(sink, {Tap::lm_head, kNoLayer, position_ + first, n, vocab, vocab, logits_.data()});
+    Show(sink, {Tap::lm_head, kNoLayer, position_ + first, n, vocab, vocab, logits_.data()});
   }
   last_logits_ = std::span<const T>(logits_).subspan((n - 1) * vocab, vocab);
 }
@@ -304,6 +343,20 @@ void Forward<T>::FillAngles(size_t tokens) {
   for (size_t t = 0; t < tokens; ++t)
     FillRopeAngles(config_.rope_base, config_.head_dim, position_ + t, &cos_[t * half],
                    &sin_[t * half]);
+}
+
+template <class T>
+void Forward<T>::StoreKv(size_t tokens) {
+  const T* k = qkv_.data() + config_.q_dim();
+  KvStoreArgs<T> args = {k, k + config_.kv_dim(), tokens, config_.qkv_dim(), position_};
+  kv_.Bind(static_cast<size_t>(layer_), args);
+  if constexpr (std::is_same_v<T, float>) {
+    if (device_) {
+      args.first_position_at = position_on_device_.data();
+      return device_->StoreKv(args);
+    }
+  }
+  StoreInCache(args);
 }
 
 // Integers in every block length that the readers ask for.

@@ -3,10 +3,12 @@
 // the row of the chosen backend; taps are shown to a TapSink between the steps.
 #include <chrono>
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "kernels/device_pass.h"
 #include "lab/aligned.h"
 #include "lab/taps.h"
 #include "lab/traffic.h"
@@ -75,6 +77,10 @@ class Forward {
  public:
   /// A pass over at most `capacity` positions. Memory: the KV cache and activations for one batch
   /// of tokens. `model` must outlive it.
+  ///
+  /// On a backend with a device and without rules (RowSet::Use) all of it is kept there, weights
+  /// too: between the steps nothing is copied but the taps that somebody wants, and a step of one
+  /// token is a graph. Throws Error where there is no room. With rules every row copies in and out.
   Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity);
 
   /// Runs tokens at the next positions: prefill of many, decode of one; the bits are the same
@@ -88,6 +94,8 @@ class Forward {
   /// whole pass. Throws nothing; tokens must not exceed the capacity and one batch of 256.
   void Resume(size_t layer, std::span<const T> residual, TapSink<T>* sink);
   static constexpr size_t kBatch = 256;  ///< tokens in one pass over the weights, see forward.cc
+  /// The logits of a traced prefill come in smaller batches: 152 k values for each token.
+  static constexpr size_t kLmHeadBatch = 16;
 
   /// Appends a record of every step run from here on to `times` (null: no more), which must live as
   /// long. Without it a step costs one test of a pointer more.
@@ -99,11 +107,17 @@ class Forward {
 
  private:
   void RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>* sink);
+  void RunSteps(const int32_t* ids, bool is_last, TapSink<T>* sink);
   void RunLayers(size_t first, bool is_last, TapSink<T>* sink);
+  void PlaceOnDevice(size_t batch);
+  void BeginBatch(size_t tokens);
+  void RunGraph(TapSink<T>* sink);
+  void Show(TapSink<T>* sink, const TapView<T>& view);
   void Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
   void FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
   void LmHead(size_t tokens, TapSink<T>* sink);
   void FillAngles(size_t tokens);
+  void StoreKv(size_t tokens);
   /// Activations as the matvecs read them: float, and under q8 and q16 as integers. Valid until the
   /// next one is made.
   struct DotInput {
@@ -137,6 +151,7 @@ class Forward {
     if (!times_) return run();
     const auto begin = std::chrono::steady_clock::now();
     run();
+    if (device_) device_->Wait();
     const std::chrono::duration<double> since_epoch = begin.time_since_epoch(),
                                         taken = std::chrono::steady_clock::now() - begin;
     times_->push_back({step, layer_, position_, batch_tokens_, since_epoch.count(), taken.count(),
@@ -160,6 +175,14 @@ class Forward {
   QuantizedBuffer by_256_, by_32_;
   std::vector<T> logits_;  // [lm_head batch, vocab]
   std::span<const T> last_logits_;
+
+  std::unique_ptr<DevicePass> device_;      // null: the buffers above are where the steps work
+  std::vector<int32_t> ids_;                // [batch], on a device
+  std::vector<size_t> position_on_device_;  // [1], position_
+  // The graph of a step of one token: the taps that it was captured with, by layer and Tap, and
+  // those of them that were shown, in the order of their Saves.
+  std::vector<bool> graph_wants_;
+  std::vector<TapView<T>> graph_taps_;
 };
 
 extern template class Forward<double>;

@@ -2,8 +2,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <utility>
+#include <vector>
 
-#include "kernels/gqa_attention.h"
+#include "kernels/kv_store.h"
 #include "lab/aligned.h"
 #include "lab/registry.h"
 
@@ -27,29 +29,33 @@ template <class T>
 class KvCache {
  public:
   /// Memory: 2 * layers * kv_heads * head_dim values (T, or 2 bytes under f16) for each position,
-  /// of which there are `capacity`, rounded up to a multiple of kKeyBlock.
+  /// of which there are `capacity`, rounded up to a multiple of kKeyBlock. Only after Allocate.
   KvCache(KvType type, size_t layers, size_t kv_heads, size_t head_dim, size_t capacity);
+  /// is_name: the memory is never touched; its addresses stand for memory on a device.
+  void Allocate(bool is_name);
+  /// The pieces of memory that are in use, and their bytes.
+  std::vector<std::pair<const void*, size_t>> buffers() const;
 
-  /// Keeps k and v [tokens, kv_heads, head_dim], `stride` values from token to token, as positions
-  /// [first, first + tokens).
-  void Store(size_t layer, size_t first, size_t tokens, const T* k, const T* v, size_t stride);
-  /// Lets `args` read a layer.
+  /// Lets `args` (of either op) read or write a layer.
   void Bind(size_t layer, GqaAttentionArgs<T>& args) const;
+  void Bind(size_t layer, KvStoreArgs<T>& args);
   /// Bytes of one stored value.
   size_t value_bytes() const { return type_ == KvType::f16 ? sizeof(uint16_t) : sizeof(T); }
 
  private:
-  GqaAttentionArgs<T> Layout() const;
-  template <class To, class Convert>
-  void Put(To* k_layer, To* v_layer, size_t first, size_t tokens, const T* k, const T* v,
-           size_t stride, Convert convert) const;
+  template <class Args>
+  void BindLayout(Args& args) const;
 
   KvType type_;
-  size_t kv_heads_, head_dim_;
+  size_t layers_, kv_heads_, head_dim_;
   size_t kv_head_stride_, layer_values_;
   AlignedVector<T> k_, v_;                   // empty under f16
   AlignedVector<uint16_t> k_half_, v_half_;  // empty under f32
 };
+
+/// Does what KvStoreArgs says.
+template <class T>
+void StoreInCache(const KvStoreArgs<T>& args);
 
 extern template class KvCache<double>;
 extern template class KvCache<float>;

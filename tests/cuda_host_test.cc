@@ -1,12 +1,15 @@
 // The CUDA kernels on the host: every row on every committed case, in several orders of warps.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 
+#include "lab/bisect.h"
 #include "lab/capture.h"
+#include "lab/check_forward.h"
 #include "lab/device.h"
+#include "lab/error.h"
 #include "lab/judge.h"
-#include "model/forward.h"
 
 namespace lab {
 namespace {
@@ -50,18 +53,45 @@ TEST(CudaHost, TheCudaBackendIsComplete) {
     }
 }
 
-TEST(CudaHost, PrefillAndDecodeAgreeBitForBit) {
-  const Contract contract = Contract::q16;
+// By the rules of `lab check --forward`: the prompt in one batch, then eight steps of one token,
+// seven of them replays of a graph.
+TEST(CudaHost, PrefillAndEightDecodesAreWithinTheComposedRules) {
+  if (!RowSet::Complete(Backend::cuda_host, Contract::f32)) GTEST_SKIP() << "not built";
+  const Qwen2 model = OpenModel("tiny");
+  const std::vector<int32_t> prompt = {72, 105, 33};
+  const std::vector<int32_t> ids = ContinueGreedily(model, prompt, 8, {});
+  ComposedOptions options;
+  options.contracts = {Contract::f32};
+  const auto results = RunComposed(model, ids, options,
+                                   CandidatesOf(model, Backend::cuda_host, 1, {}, prompt.size()));
+  EXPECT_EQ(ComposedExitCode(results, prompt.size()), kPass)
+      << ComposedToText(results, prompt.size(), true);
+}
+
+// A step alone, fed with the oracle's own input: what is left of a pass once errors do not add up.
+TEST(CudaHost, EveryStepOfAPassIsRightOnTheOraclesInput) {
+  const Contract contract = Contract::q8;
   if (!RowSet::Complete(Backend::cuda_host, contract)) GTEST_SKIP() << "not built";
   const Qwen2 model = OpenModel("tiny");
-  const std::vector<int32_t> ids = {72, 105, 33};
-  const auto make = [&] {
-    return Forward<float>(model, RowSet(Backend::cuda_host, contract), KvType::f32, 1, ids.size());
+  Bisector bisector(model, contract, DefaultKv(contract), {72, 105, 33}, 1);
+  const BisectResult result =
+      bisector.Run(RowSet(Backend::cuda_host, contract), {{{0, 1}, {27, 27}}, ""});
+  EXPECT_GT(result.steps.size(), 30u);
+  for (const StepVerdict& step : result.steps)
+    EXPECT_EQ(step.verdict.status, Status::pass) << step.name << ": " << step.verdict.why;
+}
+
+TEST(Device, KernelsRunOnTheSameMajorOrAbove) {
+  constexpr int kBuilt[] = {75, 86, 90};
+  const auto why_not = [&](int sm) {
+    return WhyNotOn({"Some GPU", sm / 10, sm % 10, 1, 0, 0}, kBuilt);
   };
-  Forward<float> whole = make(), pieces = make();
-  whole.Run(ids, nullptr);
-  for (size_t i = 0; i < ids.size(); ++i) pieces.Run(std::span(ids).subspan(i, 1), nullptr);
-  EXPECT_TRUE(std::equal(whole.logits().begin(), whole.logits().end(), pieces.logits().begin()));
+  for (const int sm : {75, 86, 89, 90, 100, 120}) EXPECT_EQ(why_not(sm), "") << sm;
+  for (const int sm : {70, 72, 80})
+    EXPECT_EQ(why_not(sm),
+              fmt::format("device 0 (Some GPU) is sm_{0}, and the kernels are built for sm_75 "
+                          "sm_86 sm_90 + PTX; configure with -DLAB_CUDA_ARCHITECTURES={0}",
+                          sm));
 }
 
 }  // namespace

@@ -141,7 +141,11 @@ TEST(HwyF32Attention, TheLayoutOfTheCacheChangesNoBit) {
         const AttentionInputs in(shape, half, 1, 1);
         KvCache<float> cache(half ? KvType::f16 : KvType::f32, 1, shape.kv_heads(), shape.head_dim,
                              shape.positions());
-        cache.Store(0, 0, shape.positions(), in.k.data(), in.v.data(), shape.kv_stride());
+        cache.Allocate(false);
+        KvStoreArgs<float> store = {in.k.data(), in.v.data(), shape.positions(), shape.kv_stride(),
+                                    0};
+        cache.Bind(0, store);
+        StoreInCache(store);
         Floats captured(in.q.size()), cached(in.q.size());
         GqaAttentionArgs<float> args = in.Args(captured);
         HwyRow(Op::gqa_attention).run(&args);

@@ -3,8 +3,6 @@
 // without a barrier what another warp writes finds it missing in one order or the other.
 #include "tests/simt/engine.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -45,6 +43,7 @@ uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 unsigned block_epoch = 0;
 unsigned warp_epochs[32];
+bool checks_off = false;
 
 namespace {
 
@@ -259,7 +258,7 @@ void PrepareLanes(dim3 block) {
 
 }  // namespace
 
-void Fault(std::string&& message) {
+void EndLaunch(std::string&& message) {
   {
     const std::string own = std::move(message);  // nothing on this stack will be destroyed
     fault = fmt::format("block {}, thread {}: {}", blockIdx.x, ThreadNumber(), own);
@@ -292,10 +291,9 @@ void __syncthreads() {
 uint64_t WarpExchange(WarpOp op, unsigned mask, uint64_t value, unsigned source, bool is_signed) {
   const unsigned number = ThreadNumber();
   const std::span<Lane> warp = LanesOf(number / kWarp);
-  if (!(mask >> number % kWarp & 1))
-    Fault(fmt::format("not in the mask {:#010x} it came with", mask));
+  if (!(mask >> number % kWarp & 1)) Fault("not in the mask {:#010x} it came with", mask);
   if (op == WarpOp::shuffle && (source >= kWarp || !(mask >> source & 1)))
-    Fault(fmt::format("shuffles from lane {}, which is not in mask {:#010x}", source, mask));
+    Fault("shuffles from lane {}, which is not in mask {:#010x}", source, mask);
   Lane& self = *running;
   self.op = op;
   self.is_signed = is_signed;
@@ -340,6 +338,7 @@ void RunGrid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& 
   kernel = &thread;
   launching_frame = static_cast<const uint8_t*>(__builtin_frame_address(0));
   fault.clear();
+  checks_off = false;
   BeginLaunch();
   PrepareLanes(block);
   const size_t blocks = grid.count(), first = random_order.Below(blocks);

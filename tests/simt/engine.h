@@ -1,17 +1,29 @@
 #pragma once
 // What the parts of the SIMT layer share.
+#include <fmt/format.h>
+
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/simt/simt.h"
 
 namespace lab::cuda_host {
 
+/// Accesses are not checked: while one is, and from a fault to the end of the launch. The binary
+/// has one copy of every inline function, which may come from a file whose accesses are checked.
+extern bool checks_off;
+
+[[noreturn]] void EndLaunch(std::string&& message);
 /// Ends the launch: RunGrid throws Error with the message, behind the place of the thread that
 /// runs.
-[[noreturn]] void Fault(std::string&& message);
+template <class... A>
+[[noreturn]] void Fault(fmt::format_string<A...> format, A&&... args) {
+  checks_off = true;
+  EndLaunch(fmt::format(format, std::forward<A>(args)...));
+}
 
 /// Whether a thread of a kernel runs now, and which one of its block.
 bool InKernel();

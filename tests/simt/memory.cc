@@ -20,6 +20,8 @@ bool IsRed(const uint8_t* p, size_t n) {
   return std::all_of(p, p + n, [](uint8_t byte) { return byte == kRed; });
 }
 
+size_t device_memory = size_t{1} << 40, device_used = 0;
+
 alignas(256) uint8_t shared[kMostShared];
 size_t shared_used = 0;
 std::vector<SharedArray> shared_arrays;
@@ -37,13 +39,24 @@ uint8_t* SharedMemory() {
   return shared;
 }
 
+void SetDeviceMemory(size_t bytes) {
+  device_memory = bytes;
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  *free = device_memory - std::min(device_memory, device_used);
+  *total = device_memory;
+  return cudaSuccess;
+}
+
 cudaError_t cudaMalloc(void** p, size_t bytes) {
+  if (device_used + bytes > device_memory) return cudaErrorMemoryAllocation;
   auto* memory =
       static_cast<uint8_t*>(std::aligned_alloc(256, (bytes + 3 * kRedzone - 1) & ~size_t{255}));
   if (!memory) return cudaErrorMemoryAllocation;
   std::memset(memory, kRed, kRedzone + bytes + kRedzone);
   std::memset(memory + kRedzone, kGarbage, bytes);
   Allocations()[memory + kRedzone] = {bytes, {}};
+  device_used += bytes;
   *p = memory + kRedzone;
   return cudaSuccess;
 }
@@ -51,7 +64,9 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
 cudaError_t cudaFree(void* p) {
   if (!p) return cudaSuccess;
   auto* first = static_cast<uint8_t*>(p);
-  Allocations().erase(first);
+  const auto it = Allocations().find(first);
+  device_used -= it->second.bytes;
+  Allocations().erase(it);
   std::free(first - kRedzone);
   return cudaSuccess;
 }

@@ -225,28 +225,49 @@ T* DynamicShared() {
 
 // ---- runtime
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation };
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorMemoryAllocation,
+  cudaErrorStreamCaptureUnsupported,
+  cudaErrorStreamCaptureImplicit,
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed };
+constexpr unsigned cudaStreamNonBlocking = 1;
 using cudaStream_t = struct CUstream_st*;
+using cudaGraph_t = struct CUgraph_st*;
+using cudaGraphExec_t = struct CUgraphExec_st*;
+
+const char* cudaGetErrorString(cudaError_t status);
+inline cudaError_t cudaGetLastError() {
+  return cudaSuccess;
+}
 
 /// Memory full of 0xff bytes between redzones, which are inspected after every launch.
 cudaError_t cudaMalloc(void** p, size_t bytes);
 cudaError_t cudaFree(void* p);
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
+/// How much there is; 1 TiB unless set.
+void SetDeviceMemory(size_t bytes);
+
+/// Does the work at once, or puts it into the graph that is being captured.
+cudaError_t Enqueue(cudaStream_t stream, std::function<void()> work);
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
-  return cudaSuccess;
+                                   cudaStream_t stream) {
+  return Enqueue(stream, [=] {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  });
 }
-inline cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t) {
-  std::memset(p, byte, bytes);
-  return cudaSuccess;
-}
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  return cudaSuccess;
-}
-inline const char* cudaGetErrorString(cudaError_t) {
-  return "out of memory";
-}
+/// Fails while a graph is captured, as on a device.
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                 unsigned long long flags);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 
 /// Runs `thread` once for every thread of every block. Throws Error that says what a thread did
 /// wrong: a wrong lane mask, a barrier that some do not reach, memory that is not its own.

@@ -1,0 +1,141 @@
+// A pass that stays on the device, and its graph, through the SIMT layer.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/launchers.cuh"
+#include "lab/error.h"
+#include "tests/golden.h"
+
+namespace lab::LAB_CUDA_NAMESPACE {
+namespace {
+
+constexpr Contract kContracts[] = {Contract::f32, Contract::q8, Contract::q16};
+
+// A pass over the tiny model that keeps everything on the device; or, with a rule that changes
+// nothing, one whose rows copy in and out.
+Forward<float> MakePass(const Qwen2& model, Contract contract, bool on_device = true) {
+  RowSet rows(Backend::cuda_host, contract);
+  if (!on_device) rows.Use(ParseUse({"silu@0=SiluCudaHost"}, contract, model.config.layers));
+  return Forward<float>(model, std::move(rows), DefaultKv(contract), 1, 8);
+}
+
+size_t DeviceMemoryInUse() {
+  size_t free = 0, total = 0;
+  cudaMemGetInfo(&free, &total);
+  return total - free;
+}
+
+// Two layers of it: what one leaves in the buffers, the other would find.
+Qwen2 TwoLayers() {
+  Qwen2 model = OpenModel("tiny");
+  model.config.layers = 2;
+  model.layers.resize(2);
+  return model;
+}
+
+class CudaHostPass : public testing::Test {
+ protected:
+  const Qwen2 model_ = TwoLayers();
+};
+
+TEST_F(CudaHostPass, PrefillAndDecodeAgreeBitForBit) {
+  const std::vector<int32_t> ids = {72, 105, 33};
+  Forward<float> whole = MakePass(model_, Contract::q16), pieces = MakePass(model_, Contract::q16);
+  whole.Run(ids, nullptr);
+  for (size_t i = 0; i < ids.size(); ++i) pieces.Run(std::span(ids).subspan(i, 1), nullptr);
+  EXPECT_TRUE(std::equal(whole.logits().begin(), whole.logits().end(), pieces.logits().begin()));
+}
+
+// Prefill, then two steps by one graph, then a step of two tokens, then the graph again: every tap
+// and the logits have the bits that rows give which copy everything in and out.
+TEST_F(CudaHostPass, EveryTapHasTheBitsOfRowsThatCopy) {
+  for (const Contract contract : kContracts) {
+    Forward<float> device = MakePass(model_, contract), copies = MakePass(model_, contract, false);
+    BitRecorder<float> ours, theirs;
+    for (const std::vector<int32_t>& ids :
+         {std::vector<int32_t>{72, 105, 33}, {7}, {200}, {5, 6}, {9}}) {
+      device.Run(ids, &ours);
+      copies.Run(ids, &theirs);
+      EXPECT_TRUE(std::ranges::equal(device.logits(), copies.logits()));
+    }
+    ASSERT_EQ(ours.values.size(), theirs.values.size());
+    EXPECT_GE(ours.values.size(), 8 * (model_.config.layers * 17 + 3));
+    size_t differ = 0;
+    for (const auto& [key, values] : theirs.values) differ += ours.values[key] != values;
+    EXPECT_EQ(differ, 0u) << NameOf(contract);
+  }
+}
+
+// Taps of a graph belong to the token of the replay and to whoever looks now.
+TEST_F(CudaHostPass, AGraphReturnsNoStaleTaps) {
+  class One : public BitRecorder<float> {
+   public:
+    explicit One(Tap tap) : tap_(tap) {}
+    bool Wants(Tap tap, int) const override { return tap == tap_; }
+
+   private:
+    Tap tap_;
+  };
+  Forward<float> device = MakePass(model_, Contract::f32);
+  Forward<float> ref(model_, RowSet(Backend::ref, Contract::f32), KvType::f32, 1, 8);
+  BitRecorder<float> expected;
+  One silu(Tap::ffn_silu), rope(Tap::k_rope);
+  One* const sinks[] = {&silu, &silu, &rope, nullptr, &silu};
+  const int32_t ids[] = {72, 105, 33, 200, 14};
+  for (size_t i = 0; i < 5; ++i) {
+    device.Run({&ids[i], 1}, sinks[i]);
+    ref.Run({&ids[i], 1}, &expected);
+    for (size_t c = 0; c < model_.config.vocab; ++c)
+      ASSERT_NEAR(device.logits()[c], ref.logits()[c], 1e-4) << i << " " << c;
+  }
+  EXPECT_EQ(silu.values.size(), 3 * model_.config.layers);
+  EXPECT_EQ(rope.values.size(), model_.config.layers);
+  for (const One* sink : {&silu, &rope})
+    for (const auto& [key, values] : sink->values)
+      for (size_t c = 0; c < values.size(); ++c)
+        ASSERT_NEAR(values[c], expected.values[key].at(c), 1e-4) << std::get<2>(key);
+}
+
+TEST_F(CudaHostPass, WeightsArePlacedOnceForSeveralPasses) {
+  const size_t before = DeviceMemoryInUse();
+  {
+    const Forward<float> first = MakePass(model_, Contract::q8);
+    const size_t one = DeviceMemoryInUse() - before;
+    const Forward<float> second = MakePass(model_, Contract::q8);
+    const size_t another = DeviceMemoryInUse() - before - one;
+    EXPECT_GE(one, another + model_.BytesPerToken());
+  }
+  EXPECT_EQ(DeviceMemoryInUse(), before);
+}
+
+TEST(CudaHost, AHeadWiderThanTheKernelsCannotRunHere) {
+  GqaAttentionArgs<float> a = {};
+  a.tokens = a.heads = a.group = 1;
+  a.head_dim = 320;
+  try {
+    LaunchGqaAttention(a, nullptr);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), kCannotRun);
+    EXPECT_STREQ(e.what(),
+                 "gqa_attention on a device: head_dim is 320, and at most 256 is possible");
+  }
+}
+
+TEST_F(CudaHostPass, WithoutRoomTheErrorSaysWhatIsNeededAndFree) {
+  SetDeviceMemory(1 << 20);
+  std::string why;
+  try {
+    MakePass(model_, Contract::f32);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), kCannotRun);
+    why = e.what();
+  }
+  SetDeviceMemory(size_t{1} << 40);
+  EXPECT_NE(why.find("this pass needs "), std::string::npos) << why;
+  EXPECT_NE(why.find(" MiB, and 1 of 1 MiB are free"), std::string::npos) << why;
+}
+
+}  // namespace
+}  // namespace lab::LAB_CUDA_NAMESPACE

@@ -27,6 +27,7 @@ int CmdCapture(int argc, char** argv);
 int CmdCheck(int argc, char** argv);
 int CmdBisect(int argc, char** argv);
 int CmdDiff(int argc, char** argv);
+int CmdReport(int argc, char** argv);
 
 /// Parses argv. False: --help was asked for and has been printed. Throws Error (exit 2) with the
 /// nearest spelling for an unknown flag.

@@ -105,7 +105,7 @@ class HeatMap {
       this.setTip(cell, place + " " + frame.name + "\nnot recorded");
       return;
     }
-    const level = figures[0] === null ? "x" : this.edges.filter((edge) => edge <= figures[0]).length;
+    const level = figures[0] === null ? "x" : this.edges.filter((edge) => edge < figures[0]).length;
     cell.className = "cell l" + level + (marked ? " mark" : "");
     const lines = this.figures.map((name, i) => name + " " + short(figures[i]));
     this.setTip(cell, [place + " " + frame.name, ...lines].join("\n"));

@@ -24,7 +24,7 @@ std::string Short(double x) {
   return std::isnan(x) ? "-" : fmt::format("{:.4g}", x);
 }
 
-// The values from which each level but the first begins, rising.
+// Each level but the first begins above one of these.
 std::vector<double> EdgesOf(const HeatMap& map) {
   if (map.scale == Scale::tolerance) return {1e-3, 1e-2, 0.1, 0.3, 1, 3, 10};
   double low = INFINITY, high = 0;
@@ -45,7 +45,7 @@ std::vector<double> EdgesOf(const HeatMap& map) {
 
 std::string LevelOf(double value, const std::vector<double>& edges) {
   if (std::isnan(value)) return "x";
-  return std::to_string(std::upper_bound(edges.begin(), edges.end(), value) - edges.begin());
+  return std::to_string(std::lower_bound(edges.begin(), edges.end(), value) - edges.begin());
 }
 
 void PutHead(Html& html, const Report& report) {
@@ -117,18 +117,13 @@ void PutGrid(Html& html, const HeatMap& map, const std::vector<double>& edges) {
 }
 
 void PutLegend(Html& html, const HeatMap& map, const std::vector<double>& edges) {
-  html.Open("ul", {{"class", "legend"}});
-  html.Leaf("li", map.figures[0] + ":");
-  const auto swatch = [&](const std::string& name, const std::string& text) {
-    html.Open("li").Leaf("i", "", {{"class", name}}).Text(text).Close();
-  };
-  if (!edges.empty()) swatch("l0", fmt::format("below {:.2g}", edges[0]));
-  for (size_t i = 0; i < edges.size(); ++i)
-    swatch(fmt::format("l{}", i + 1),
-           fmt::format("{:.2g}{}", edges[i], i + 1 == edges.size() ? " and more" : ""));
-  if (!map.mark.empty()) {
-    html.Open("li", {{"class", "wide"}}).Leaf("i", "", {{"class", "mark"}}).Text(map.mark).Close();
+  html.Open("ul", {{"class", "legend"}}).Leaf("li", map.figures[0], {{"class", "name"}});
+  for (size_t level = 0; level <= edges.size(); ++level) {
+    html.Open("li").Leaf("i", "", {{"class", fmt::format("l{}", level)}});
+    html.Text(level < edges.size() ? fmt::format("{:.2g}", edges[level]) : "more").Close();
   }
+  if (!map.mark.empty())
+    html.Open("li", {{"class", "name"}}).Leaf("i", "", {{"class", "mark"}}).Text(map.mark).Close();
   html.Close();
 }
 

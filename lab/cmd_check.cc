@@ -205,8 +205,10 @@ int CheckMutants(const Flags& f, const std::vector<const Row*>& rows,
   const GlobList globs(f.mutant);
   std::vector<const Mutant*> mutants;  // all cases for each: one of them must show it
   for (const Mutant& m : Mutants())
-    if (globs.Match(m.name)) mutants.push_back(&m);
-  if (mutants.empty()) throw Error(kNotComparable, "no mutant matches --mutant");
+    if (globs.Match(m.name) &&
+        std::any_of(rows.begin(), rows.end(), [&](const Row* row) { return m.Wraps(row->op); }))
+      mutants.push_back(&m);
+  if (mutants.empty()) throw Error(kNotComparable, "no mutant of these ops matches --mutant");
   const MadeBy made_by = Cut(mutants, f, "mutants", [](const Mutant* m) { return m->name; });
   return ReportMutants(SumMutants(RunMutants(mutants, rows, cases, f.threads)), {made_by},
                        ParseTableFormat(f.format));
@@ -249,6 +251,10 @@ int CmdCheck(int argc, char** argv) {
     return ReportCandidate(JudgeCandidate(f.candidate, Redraw(cases, f.fresh), contract), format);
   }
 
+  // Parts are of what there is to do, so that none is idle.
+  std::erase_if(cases, [&](const Case& c) {
+    return std::none_of(rows.begin(), rows.end(), [&](const Row* row) { return row->op == c.op; });
+  });
   const MadeBy made_by = Cut(cases, f, "cases", [](const Case& c) { return c.name; });
   std::vector<CheckLine> lines;
   for (const Case& c : Redraw(cases, f.fresh)) {

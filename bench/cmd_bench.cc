@@ -302,6 +302,11 @@ int CmdBench(int argc, char** argv) {
   CheckFlags(f);
   if (f.roofline) return ReportRoofline(f);
   if (f.forward) return BenchForward(f);
+  if (ParseTableFormat(f.format) != Format::text)
+    Fail(
+        "--format {}: rows are printed by Google Benchmark; give --benchmark_format=json or "
+        "--benchmark_out=FILE",
+        f.format);
   return RowBench(f).Run();
 }
 

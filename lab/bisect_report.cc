@@ -106,7 +106,7 @@ std::string BisectToText(const BisectResult& result, size_t places) {
          "token; amplified: the same over that of the step's input\n";
 }
 
-std::string BisectToJsonl(const BisectResult& result) {
+std::string BisectToJsonl(const BisectResult& result, const MadeBy& made_by) {
   std::string out;
   for (const StepVerdict& s : result.steps) out += ToLine(ToJson(s));
   const StepVerdict* first = result.FirstWrong();
@@ -118,7 +118,8 @@ std::string BisectToJsonl(const BisectResult& result) {
                        {"first", first ? Json(first->name) : Json()},
                        {"op", first ? Json(NameOf(first->use.row->op)) : Json()},
                        {"layer", first && first->layer != kNoLayer ? Json(first->layer) : Json()},
-                       {"not_finite", result.not_finite ? Json(*result.not_finite) : Json()}});
+                       {"not_finite", result.not_finite ? Json(*result.not_finite) : Json()},
+                       {"made_by", ToJson({made_by})}});
 }
 
 int BisectExitCode(const BisectResult& result) {
@@ -147,7 +148,7 @@ std::string StepBlameToText(const StepBlame& blame) {
              blame.oracle, blame.same);
 }
 
-std::string StepBlameToJsonl(const StepBlame& blame) {
+std::string StepBlameToJsonl(const StepBlame& blame, const MadeBy& made_by) {
   std::string out;
   for (const BlamedStep& s : blame.steps)
     out += ToLine({{"kind", "blame"},
@@ -161,7 +162,8 @@ std::string StepBlameToJsonl(const StepBlame& blame) {
                        {"steps", blame.steps.size()},
                        {"same", blame.same},
                        {"kl_candidate", Number(blame.candidate)},
-                       {"kl_clean", Number(blame.oracle)}});
+                       {"kl_clean", Number(blame.oracle)},
+                       {"made_by", ToJson({made_by})}});
 }
 
 int StepBlameExitCode(const StepBlame& blame) {
@@ -194,7 +196,7 @@ std::string XrayToText(const std::vector<Xray>& xrays) {
   return text + table.ToText();
 }
 
-std::string XrayToJsonl(const std::vector<Xray>& xrays) {
+std::string XrayToJsonl(const std::vector<Xray>& xrays, const MadeBy& made_by) {
   std::string out;
   for (const Xray& x : xrays) {
     Json findings = Json::array();
@@ -215,7 +217,12 @@ std::string XrayToJsonl(const std::vector<Xray>& xrays) {
                    {"wrong", x.wrong},
                    {"findings", findings}});
   }
-  return out;
+  const auto wrong =
+      std::count_if(xrays.begin(), xrays.end(), [](const Xray& x) { return x.wrong > 0; });
+  return out + ToLine({{"kind", "summary"},
+                       {"matrices", xrays.size()},
+                       {"wrong", wrong},
+                       {"made_by", ToJson({made_by})}});
 }
 
 int XrayExitCode(const std::vector<Xray>& xrays) {

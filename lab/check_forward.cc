@@ -250,8 +250,10 @@ int CheckForward(const ForwardFlags& f, const SharedFlags& shared) {
     results = RunComposed(model, ids, options,
                           CandidatesOf(model, backend, shared.threads, shared.use, prompt.size()));
   }
-  PrintOut(shared.format == Format::text ? ComposedToText(results, prompt.size(), shared.worst)
-                                         : ComposedToJsonl(results, prompt.size()));
+  PrintOut(shared.format == Format::text
+               ? ComposedToText(results, prompt.size(), shared.worst)
+               : ComposedToJsonl(results, prompt.size(),
+                                 DescribeRun(shared.argc, shared.argv, model.name(), {}, {})));
   return ComposedExitCode(results, prompt.size());
 }
 
@@ -271,7 +273,8 @@ std::string ComposedToText(const std::vector<ContractResult>& results, size_t pr
                     total.tokens.failed);
 }
 
-std::string ComposedToJsonl(const std::vector<ContractResult>& results, size_t prompt_tokens) {
+std::string ComposedToJsonl(const std::vector<ContractResult>& results, size_t prompt_tokens,
+                            const MadeBy& made_by) {
   std::string out;
   const auto add = [&](const Json& record) { out += record.dump() + "\n"; };
   for (const ContractResult& r : results) {
@@ -293,7 +296,8 @@ std::string ComposedToJsonl(const std::vector<ContractResult>& results, size_t p
        {"first_failure", total.first_failure},
        {"positions", total.tokens.positions()},
        {"ties", total.tokens.ties},
-       {"tokens_failed", total.tokens.failed}});
+       {"tokens_failed", total.tokens.failed},
+       {"made_by", ToJson({made_by})}});
   return out;
 }
 

@@ -5,6 +5,7 @@
 
 #include "lab/cli.h"
 #include "lab/composed.h"
+#include "lab/made_by.h"
 #include "lab/prompt.h"
 
 namespace lab {
@@ -26,6 +27,8 @@ struct SharedFlags {
   Format format;
   bool worst;  ///< largest ratio first
   const std::vector<std::string>& use;
+  int argc;  ///< as they came, for MadeBy
+  char** argv;
 };
 /// Runs, prints the report and returns the exit code.
 int CheckForward(const ForwardFlags& f, const SharedFlags& shared);
@@ -35,7 +38,8 @@ int CheckForward(const ForwardFlags& f, const SharedFlags& shared);
 std::string ComposedToText(const std::vector<ContractResult>& results, size_t prompt_tokens,
                            bool worst_first);
 /// The same in full, one record a line: tap, logits, tokens, summary (notes/formats.md).
-std::string ComposedToJsonl(const std::vector<ContractResult>& results, size_t prompt_tokens);
+std::string ComposedToJsonl(const std::vector<ContractResult>& results, size_t prompt_tokens,
+                            const MadeBy& made_by);
 /// 4 when a candidate is not finite (and says where on standard error), 1 when a tap or token fails
 /// or nothing was compared, else 0.
 int ComposedExitCode(const std::vector<ContractResult>& results, size_t prompt_tokens);

@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
+#include <set>
 
-#include "lab/cli.h"
 #include "lab/error.h"
 #include "lab/json.h"
 #include "lab/names.h"
@@ -15,14 +14,6 @@
 
 namespace lab {
 namespace {
-
-double ToNumber(const Json& value) {
-  if (value.is_number()) return value.get<double>();
-  const auto text = value.get<std::string>();
-  if (text == "inf") return std::numeric_limits<double>::infinity();
-  if (text == "-inf") return -std::numeric_limits<double>::infinity();
-  return std::numeric_limits<double>::quiet_NaN();
-}
 
 Json ToJson(const CheckLine& line) {
   const Verdict& v = line.verdict;
@@ -112,7 +103,8 @@ Totals Sum(const std::vector<CheckLine>& lines) {
 
 }  // namespace
 
-int ReportCheck(std::vector<CheckLine> lines, Format format, bool worst_first) {
+int ReportCheck(std::vector<CheckLine> lines, const std::vector<MadeBy>& made_by, Format format,
+                bool worst_first) {
   if (worst_first)
     std::stable_sort(lines.begin(), lines.end(), [](const CheckLine& a, const CheckLine& b) {
       return a.verdict.worst > b.verdict.worst;
@@ -133,7 +125,8 @@ int ReportCheck(std::vector<CheckLine> lines, Format format, bool worst_first) {
                            {"not_built", t.not_built},
                            {"not_run", t.not_run},
                            {"compared", t.compared},
-                           {"worst_pass", t.worst_pass}}));
+                           {"worst_pass", t.worst_pass},
+                           {"made_by", ToJson(made_by)}}));
   }
   if (t.failed > 0) return kNumericFailure;
   if (t.passed > 0) return kPass;
@@ -172,88 +165,167 @@ int ReportCandidate(const std::vector<CheckLine>& lines, Format format) {
   return all ? kPass : kNumericFailure;
 }
 
-std::vector<CheckLine> ReadCheckLines(const std::vector<std::string>& paths) {
+std::vector<CheckLine> CheckLinesOf(const Results& results) {
   std::vector<CheckLine> lines;
-  for (const std::string& path : paths) {
-    const std::string text = ReadText(path);
-    size_t number = 0;
-    for (size_t at = 0; at < text.size(); ++number) {
-      const size_t end = std::min(text.find('\n', at), text.size());
-      const std::string_view line = std::string_view(text).substr(at, end - at);
-      at = end + 1;
-      if (line.empty()) continue;
-      try {
-        const Json record = Json::parse(line);
-        if (record.at("kind") == "verdict") lines.push_back(FromJson(record));
-      } catch (const nlohmann::json::exception& error) {
-        Fail("{}: line {}: not a record of 'lab check --format jsonl': {}", path, number + 1,
-             Printable(error.what()));
-      }
-    }
+  try {
+    for (const Json& record : results.records)
+      if (record["kind"] == "verdict") lines.push_back(FromJson(record));
+  } catch (const Json::exception& error) {
+    Fail("{}: a verdict that is none of 'lab check --format jsonl': {}", results.source,
+         Printable(error.what()));
   }
   return lines;
 }
 
 namespace {
 
-// The lines of one mutant together.
-struct MutantTotals {
-  const Mutant* mutant;
-  size_t compared = 0, failed = 0, nmse = 0, cosine = 0, allclose = 0;
-  bool good = true;
-  std::string ops = {}, problem = {};
-
-  void Add(const MutantLine& line) {
-    compared += line.compared;
-    failed += line.failed;
-    nmse += line.nmse;
-    cosine += line.cosine;
-    allclose += line.allclose;
+MutantTotal TotalOf(const Mutant& mutant, std::span<const MutantLine> lines) {
+  MutantTotal t;
+  t.mutant = mutant.name;
+  t.slip = mutant.slip;
+  t.mistake = !mutant.correct;
+  for (const MutantLine& line : lines) {
+    t.compared += line.compared;
+    t.failed += line.failed;
+    t.nmse += line.nmse;
+    t.cosine += line.cosine;
+    t.allclose += line.allclose;
     const std::string op(NameOf(line.op));
-    ops += (ops.empty() ? "" : " ") + op;
-    if (line.AsItShould()) return;
-    good = false;
-    if (!problem.empty()) problem += "; ";
-    problem += line.compared == 0 ? "no case shows it"
-               : mutant->correct
-                   ? line.wrong
-                   : fmt::format("{}: survives in {}", op, fmt::join(line.survivors, ", "));
+    t.ops += (t.ops.empty() ? "" : " ") + op;
+    if (line.AsItShould()) continue;
+    t.good = false;
+    if (!t.problem.empty()) t.problem += "; ";
+    t.problem += line.compared == 0 ? "no case shows it"
+                 : mutant.correct
+                     ? line.wrong
+                     : fmt::format("{}: survives in {}", op, fmt::join(line.survivors, ", "));
   }
-  std::string_view verdict() const {
-    if (mutant->correct) return good ? "passes" : "FALSE ALARM";
-    return good ? "killed" : "SURVIVES";
-  }
-};
+  return t;
+}
 
 }  // namespace
 
-int ReportMutants(const std::vector<MutantLine>& lines, Format format) {
-  std::vector<MutantTotals> totals;
-  for (const MutantLine& line : lines) {
-    if (totals.empty() || totals.back().mutant != line.mutant) totals.push_back({line.mutant});
-    totals.back().Add(line);
+std::string_view MutantTotal::verdict() const {
+  if (!mistake) return good ? "passes" : "FALSE ALARM";
+  return good ? "killed" : "SURVIVES";
+}
+
+std::vector<MutantTotal> SumMutants(const std::vector<MutantLine>& lines) {
+  std::vector<MutantTotal> totals;
+  for (size_t first = 0, end = 0; first < lines.size(); first = end) {
+    while (end < lines.size() && lines[end].mutant == lines[first].mutant) ++end;
+    totals.push_back(TotalOf(*lines[first].mutant, std::span(lines).subspan(first, end - first)));
   }
-  std::stable_partition(totals.begin(), totals.end(), [](const auto& t) { return !t.good; });
+  return totals;
+}
+
+std::vector<MutantTotal> MutantTotalsOf(const Results& results) {
+  std::vector<MutantTotal> totals;
+  try {
+    for (const Json& j : results.records) {
+      if (j["kind"] != "mutant") continue;
+      MutantTotal t = {j.at("mutant"),  j.at("slip"),   j.at("ops"),      j.at("problem"),
+                       j.at("mistake"), j.at("good"),   j.at("compared"), j.at("failed"),
+                       j.at("nmse"),    j.at("cosine"), j.at("allclose")};
+      totals.push_back(std::move(t));
+    }
+  } catch (const Json::exception& error) {
+    Fail("{}: a mutant that is none of 'lab check --mutants --format jsonl': {}", results.source,
+         Printable(error.what()));
+  }
+  return totals;
+}
+
+namespace {
+
+Json ToJson(const MutantTotal& t) {
+  return {{"kind", "mutant"},       {"verdict", t.verdict()}, {"mutant", t.mutant},
+          {"mistake", t.mistake},   {"good", t.good},         {"compared", t.compared},
+          {"failed", t.failed},     {"nmse", t.nmse},         {"cosine", t.cosine},
+          {"allclose", t.allclose}, {"slip", t.slip},         {"ops", t.ops},
+          {"problem", t.problem}};
+}
+
+Table ToTable(const std::vector<MutantTotal>& totals) {
   Table table({"verdict", "mutant", "compared", "failed", "nmse", "cosine", "allclose", "slip",
                "ops", "problem"});
+  for (const MutantTotal& t : totals)
+    table.Add({std::string(t.verdict()), t.mutant, std::to_string(t.compared),
+               std::to_string(t.failed), std::to_string(t.nmse), std::to_string(t.cosine),
+               std::to_string(t.allclose), t.slip, t.ops, t.problem});
+  return table;
+}
+
+}  // namespace
+
+int ReportMutants(std::vector<MutantTotal> totals, const std::vector<MadeBy>& made_by,
+                  Format format) {
+  std::stable_partition(totals.begin(), totals.end(), [](const auto& t) { return !t.good; });
   size_t mistakes = 0, bad = 0, compared = 0;
-  for (const MutantTotals& t : totals) {
-    mistakes += !t.mutant->correct;
+  std::string records;
+  for (const MutantTotal& t : totals) {
+    mistakes += t.mistake;
     bad += !t.good;
     compared += t.compared;
-    table.Add({std::string(t.verdict()), std::string(t.mutant->name), std::to_string(t.compared),
-               std::to_string(t.failed), std::to_string(t.nmse), std::to_string(t.cosine),
-               std::to_string(t.allclose), std::string(t.mutant->slip), t.ops, t.problem});
+    records += ToLine(ToJson(t));
   }
-  PrintOut(table.To(format));
+  if (format == Format::jsonl)
+    PrintOut(records + ToLine({{"kind", "summary"},
+                               {"mistakes", mistakes},
+                               {"correct", totals.size() - mistakes},
+                               {"not_as_they_should", bad},
+                               {"compared", compared},
+                               {"made_by", ToJson(made_by)}}));
+  else
+    PrintOut(ToTable(totals).To(format));
   if (format == Format::text)
     PrintOut(fmt::format(
         "\n{} mistakes and {} correct orders of summation; {} not as they should be; {} "
         "comparisons.\nfailed: by the judge. nmse, cosine, allclose: how many of the comparisons "
         "the criteria in common use fail.\n",
         mistakes, totals.size() - mistakes, bad, compared));
-  if (lines.empty()) PrintErr("lab: nothing was compared\n");
-  return bad > 0 ? kNumericFailure : lines.empty() ? kNotComparable : kPass;
+  if (totals.empty()) PrintErr("lab: nothing was compared\n");
+  return bad > 0 ? kNumericFailure : totals.empty() ? kNotComparable : kPass;
+}
+
+namespace {
+
+// What of several runs is there twice was not made by shards of one.
+template <class Lines, class Key>
+void RefuseTwice(const Lines& lines, Key key) {
+  std::set<std::string> seen;
+  for (const auto& line : lines)
+    if (!seen.insert(key(line)).second)
+      Fail("--merge: {} is in these files twice; give each run once", Printable(key(line), 200));
+}
+
+}  // namespace
+
+int ReportMerged(const std::vector<std::string>& paths, Format format, bool worst_first) {
+  std::vector<CheckLine> lines;
+  std::vector<MutantTotal> mutants;
+  std::vector<MadeBy> made_by;
+  for (const Results& run : ReadResults(paths)) {
+    const std::string_view kind = run.kind();
+    if (kind != "verdict" && kind != "mutant")
+      Fail("--merge {}: holds '{}' records; 'lab check' joins its own, 'lab report' all",
+           run.source, Printable(kind));
+    const auto own_lines = CheckLinesOf(run);
+    const auto own_mutants = MutantTotalsOf(run);
+    lines.insert(lines.end(), own_lines.begin(), own_lines.end());
+    mutants.insert(mutants.end(), own_mutants.begin(), own_mutants.end());
+    made_by.insert(made_by.end(), run.made_by.begin(), run.made_by.end());
+  }
+  if (!lines.empty() && !mutants.empty())
+    Fail("--merge: verdicts and mutants in one report; merge them apart");
+  if (!mutants.empty()) {
+    RefuseTwice(mutants, [](const MutantTotal& t) { return t.mutant; });
+    return ReportMutants(std::move(mutants), made_by, format);
+  }
+  RefuseTwice(lines, [](const CheckLine& l) {
+    return fmt::format("{} {} {} on {}", l.row, l.target, l.kv, l.case_name);
+  });
+  return ReportCheck(std::move(lines), made_by, format, worst_first);
 }
 
 }  // namespace lab

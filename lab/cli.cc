@@ -126,16 +126,6 @@ void CheckThreads(int threads) {
   if (threads < 1 || threads > 1024) Fail("--threads: {} is outside 1 to 1024", threads);
 }
 
-Shard ParseShard(const std::string& text) {
-  Shard shard;
-  char rest = 0;
-  if (!text.empty() &&
-      (std::sscanf(text.c_str(), "%zu/%zu%c", &shard.part, &shard.parts, &rest) != 2 ||
-       shard.part < 1 || shard.part > shard.parts))
-    Fail("--shard {}: expected I/N with I from 1 to N", Printable(text));
-  return shard;
-}
-
 ProgressLine::ProgressLine() : on_(isatty(STDERR_FILENO)) {}
 ProgressLine::~ProgressLine() {
   (*this)("");

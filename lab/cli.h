@@ -27,6 +27,7 @@ int CmdCapture(int argc, char** argv);
 int CmdCheck(int argc, char** argv);
 int CmdBisect(int argc, char** argv);
 int CmdDiff(int argc, char** argv);
+int CmdReport(int argc, char** argv);
 
 /// Parses argv. False: --help was asked for and has been printed. Throws Error (exit 2) with the
 /// nearest spelling for an unknown flag.
@@ -52,14 +53,6 @@ std::vector<int32_t> ParseIds(std::string_view text, size_t vocab);
 
 /// Throws Error when --threads is outside 1 to 1024.
 void CheckThreads(int threads);
-
-/// The I-th of N parts of a list, as --shard I/N says it: every N-th, beginning with the I-th.
-struct Shard {
-  size_t part = 1, parts = 1;
-  bool Has(size_t index) const { return index % parts == part - 1; }
-};
-/// "": everything. Throws Error.
-Shard ParseShard(const std::string& text);
 
 /// A line on standard error that tells what is going on, if that is a terminal; gone when it is
 /// over.

@@ -28,6 +28,8 @@ struct Flags {
   std::vector<std::string> use;
   int threads = DefaultThreads();
   bool blame = false;
+  int argc = 0;  // as they came, for MadeBy
+  char** argv = nullptr;
 };
 
 bool ParseFlags(int argc, char** argv, Flags& f) {
@@ -151,6 +153,10 @@ std::string WriteCapsule(const Flags& f, const Qwen2& model, const Bisector& bis
   return CheckCommand(f, c, step);
 }
 
+MadeBy DescribeRun(const Flags& f, const Qwen2& model) {
+  return DescribeRun(f.argc, f.argv, model.name(), ParseShard(f.shard), {});
+}
+
 bool IsDot(Op op) {
   return op == Op::matvec || op == Op::down_proj || op == Op::gate_up || op == Op::gate_up_swiglu;
 }
@@ -190,7 +196,7 @@ int Bisect(const Flags& f, const Qwen2& model, const Candidate& candidate) {
   if (const StepVerdict* first = result.FirstWrong(); first && !f.out.empty())
     check = WriteCapsule(f, model, *bisector, ids, *first);
   if (ParseFormat(f.format) == Format::jsonl)
-    PrintOut(BisectToJsonl(result));
+    PrintOut(BisectToJsonl(result, DescribeRun(f, model)));
   else
     PrintOut(BisectToText(result, kPlaces) + NextSteps(f, result, check));
   return BisectExitCode(result);
@@ -211,7 +217,7 @@ int Blame(const Flags& f, const Qwen2& model, const Candidate& candidate) {
     options.progress = [&](std::string_view what) { progress(what); };
     blame = BlameSteps(model, candidate.rows, ids, options);
   }
-  PrintOut(ParseFormat(f.format) == Format::jsonl ? StepBlameToJsonl(blame)
+  PrintOut(ParseFormat(f.format) == Format::jsonl ? StepBlameToJsonl(blame, DescribeRun(f, model))
                                                   : StepBlameToText(blame));
   return StepBlameExitCode(blame);
 }
@@ -240,7 +246,8 @@ int RunXray(const Flags& f, const Qwen2& model, const std::vector<UseRule>& rule
     throw Error(kNotComparable,
                 "no matrix of a layer and row match --xray, --ops, --backend and --contract; "
                 "'lab list kernels' names the rows of matvec, gate_up and down_proj");
-  PrintOut(ParseFormat(f.format) == Format::jsonl ? XrayToJsonl(xrays) : XrayToText(xrays));
+  PrintOut(ParseFormat(f.format) == Format::jsonl ? XrayToJsonl(xrays, DescribeRun(f, model))
+                                                  : XrayToText(xrays));
   return XrayExitCode(xrays);
 }
 
@@ -248,6 +255,7 @@ int RunXray(const Flags& f, const Qwen2& model, const std::vector<UseRule>& rule
 
 int CmdBisect(int argc, char** argv) {
   Flags f;
+  f.argc = argc, f.argv = argv;
   if (!ParseFlags(argc, argv, f)) return kPass;
   CheckThreads(f.threads);
   ParseFormat(f.format);

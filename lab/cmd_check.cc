@@ -28,6 +28,8 @@ struct Flags {
   int repeat = 1, fresh = 0, threads = DefaultThreads();
   bool worst = false, mutants = false;
   ForwardFlags forward;
+  int argc = 0;  // as they came, for MadeBy
+  char** argv = nullptr;
 };
 
 bool ParseFlags(int argc, char** argv, Flags& f) {
@@ -74,21 +76,30 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->excludes(mutants);
-  app.add_option("--candidate", f.candidate,
-                 "judge an output computed elsewhere ('lab capture --export' writes the inputs)")
-      ->type_name("OUT.safetensors")
-      ->excludes(mutants);
+  auto* candidate =
+      app.add_option(
+             "--candidate", f.candidate,
+             "judge an output computed elsewhere ('lab capture --export' writes the inputs)")
+          ->type_name("OUT.safetensors")
+          ->excludes(mutants);
   app.add_option("--require", f.require, "exit 125 unless rows of this backend ran: ref, hwy, cuda")
       ->type_name("BACKEND");
-  app.add_option("--shard", f.shard, "only the I-th of N parts of the cases, I from 1")
-      ->type_name("I/N");
-  app.add_option("--merge", f.merge, "report on the JSON lines of earlier runs (of shards)")
-      ->type_name("FILE");
+  app.add_option("--shard", f.shard,
+                 "only the I-th of N parts of the cases (of the mutants, with --mutants), I from 1")
+      ->type_name("I/N")
+      ->excludes(candidate);
+  app.add_option("--merge", f.merge,
+                 "report on JSON lines of earlier runs as on one; parts of a --shard must be "
+                 "complete")
+      ->type_name("FILE...");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
   app.add_flag("--worst", f.worst, "largest error first");
   AddTableFormat(app, f.format);
   AddForwardFlags(app, f.forward);
-  app.footer("Example:\n  lab check --op gate_up --repeat 10\n  lab check --forward --generate 16");
+  app.footer(
+      "Example:\n  lab check --op gate_up --repeat 10\n  lab check --forward --generate 16\n"
+      "  lab check --shard 2/8 --format jsonl > 2.jsonl    # and 1, 3 ... on other machines; then\n"
+      "  lab check --merge [1-8].jsonl");
   return ParseArgs(app, argc, argv);
 }
 
@@ -114,14 +125,27 @@ std::vector<Case> LoadCases(const Flags& f) {
   const GlobList globs(f.cases);
   std::erase_if(cases, [&](const Case& c) { return !Chosen(globs, c); });
   if (cases.empty()) throw Error(kNotComparable, "no case matches --case");
-  size_t index = 0;
-  std::erase_if(cases,
-                [&, shard = ParseShard(f.shard)](const Case&) { return !shard.Has(index++); });
-  if (f.fresh == 0) return cases;
+  return cases;
+}
+
+std::vector<Case> Redraw(const std::vector<Case>& cases, int fresh) {
+  if (fresh == 0) return cases;
   std::vector<Case> redrawn;
-  for (int seed = 1; seed <= f.fresh; ++seed)
+  for (int seed = 1; seed <= fresh; ++seed)
     for (const Case& c : cases) redrawn.push_back(Redrawn(c, static_cast<uint64_t>(seed)));
   return redrawn;
+}
+
+// Leaves the part that --shard names. `name` of an item.
+template <class Item, class Name>
+MadeBy Cut(std::vector<Item>& items, const Flags& f, const char* what, Name name) {
+  const Shard shard = ParseShard(f.shard);
+  shard.Check(items.size(), what);
+  std::vector<std::string> names;
+  for (const Item& item : items) names.emplace_back(name(item));
+  size_t index = 0;
+  std::erase_if(items, [&](const Item&) { return !shard.Has(index++); });
+  return DescribeRun(f.argc, f.argv, f.model, shard, names);
 }
 
 // Checks the rows on one case. Oracles are run once for each contract and KV type.
@@ -179,11 +203,15 @@ class CaseChecker {
 int CheckMutants(const Flags& f, const std::vector<const Row*>& rows,
                  const std::vector<Case>& cases) {
   const GlobList globs(f.mutant);
-  std::vector<const Mutant*> mutants;
+  std::vector<const Mutant*> mutants;  // all cases for each: one of them must show it
   for (const Mutant& m : Mutants())
-    if (globs.Match(m.name)) mutants.push_back(&m);
-  if (mutants.empty()) throw Error(kNotComparable, "no mutant matches --mutant");
-  return ReportMutants(RunMutants(mutants, rows, cases, f.threads), ParseTableFormat(f.format));
+    if (globs.Match(m.name) &&
+        std::any_of(rows.begin(), rows.end(), [&](const Row* row) { return m.Wraps(row->op); }))
+      mutants.push_back(&m);
+  if (mutants.empty()) throw Error(kNotComparable, "no mutant of these ops matches --mutant");
+  const MadeBy made_by = Cut(mutants, f, "mutants", [](const Mutant* m) { return m->name; });
+  return ReportMutants(SumMutants(RunMutants(mutants, rows, cases, f.threads)), {made_by},
+                       ParseTableFormat(f.format));
 }
 
 // Throws where no row of the backend can run here.
@@ -201,34 +229,40 @@ void Require(const std::vector<const Row*>& rows, Backend backend) {
 
 int CmdCheck(int argc, char** argv) {
   Flags f;
+  f.argc = argc, f.argv = argv;
   if (!ParseFlags(argc, argv, f)) return kPass;
   CheckThreads(f.threads);
   if (f.repeat < 1) Fail("--repeat: {} is not at least 1", f.repeat);
   if (f.fresh < 0) Fail("--fresh: {} is not at least 0", f.fresh);
   const Format format = ParseTableFormat(f.format);
-  if (!f.merge.empty()) return ReportCheck(ReadCheckLines(f.merge), format, f.worst);
+  if (!f.merge.empty()) return ReportMerged(f.merge, format, f.worst);
   UseSimdTarget(f.target);
   if (f.forward.on)
-    return CheckForward(f.forward,
-                        {f.model, f.backend, f.contract, f.threads, format, f.worst, f.use});
+    return CheckForward(
+        f.forward, {f.model, f.backend, f.contract, f.threads, format, f.worst, f.use, argc, argv});
   const std::vector<UseRule> rules = ParseMutantUse(f.use);
   const std::vector<const Row*> rows = SelectRows(f.ops, f.backend, f.contract);
   if (!f.require.empty()) Require(rows, ParseBackend(f.require, "--require"));
-  const std::vector<Case> cases = LoadCases(f);
-  if (f.mutants) return CheckMutants(f, rows, cases);
+  std::vector<Case> cases = LoadCases(f);
+  if (f.mutants) return CheckMutants(f, rows, Redraw(cases, f.fresh));
   if (!f.candidate.empty()) {
     std::optional<Contract> contract;
     if (!f.contract.empty()) contract = ParseContract(f.contract, "--contract");
-    return ReportCandidate(JudgeCandidate(f.candidate, cases, contract), format);
+    return ReportCandidate(JudgeCandidate(f.candidate, Redraw(cases, f.fresh), contract), format);
   }
 
+  // Parts are of what there is to do, so that none is idle.
+  std::erase_if(cases, [&](const Case& c) {
+    return std::none_of(rows.begin(), rows.end(), [&](const Row* row) { return row->op == c.op; });
+  });
+  const MadeBy made_by = Cut(cases, f, "cases", [](const Case& c) { return c.name; });
   std::vector<CheckLine> lines;
-  for (const Case& c : cases) {
+  for (const Case& c : Redraw(cases, f.fresh)) {
     CaseChecker checker(f, rules, c, lines);
     for (const Row* row : rows)
       if (row->op == c.op) checker.Check(*row);
   }
-  return ReportCheck(std::move(lines), format, f.worst);
+  return ReportCheck(std::move(lines), {made_by}, format, f.worst);
 }
 
 }  // namespace lab

@@ -55,15 +55,6 @@ std::string RestToText(const std::vector<NotCompared>& rest) {
   return text;
 }
 
-std::vector<const Compared*> WorstFirst(const RunComparison& c) {
-  std::vector<const Compared*> worst;
-  for (const Compared& place : c.places) worst.push_back(&place);
-  std::stable_sort(worst.begin(), worst.end(), [](const Compared* a, const Compared* b) {
-    return !(a->ratio() <= b->ratio());
-  });
-  return worst;
-}
-
 Table PlacesTable(const RunComparison& c, size_t limit) {
   Table table({"worst first", "evidence", "std A", "std B", "distance >=", "allowed", "ratio",
                "channel", "verdict"});
@@ -278,6 +269,15 @@ std::string ToJsonl(const DiffResult& r) {
 }
 
 }  // namespace
+
+std::vector<const Compared*> WorstFirst(const RunComparison& c) {
+  std::vector<const Compared*> worst;
+  for (const Compared& place : c.places) worst.push_back(&place);
+  std::stable_sort(worst.begin(), worst.end(), [](const Compared* a, const Compared* b) {
+    return !(a->ratio() <= b->ratio());
+  });
+  return worst;
+}
 
 std::string VerdictText(const DiffResult& r) {
   const RunComparison& c = r.runs;

@@ -24,6 +24,8 @@ struct DiffResult {
 std::string DiffTo(Format format, const DiffResult& result);
 /// The verdict in one line: "within contract q8 (KV f16)", "different from L03.ffn_gate on", ...
 std::string VerdictText(const DiffResult& result);
+/// All places, largest ratio first.
+std::vector<const Compared*> WorstFirst(const RunComparison& comparison);
 int DiffExitCode(const DiffResult& result);
 
 }  // namespace lab

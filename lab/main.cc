@@ -19,6 +19,7 @@ constexpr std::array kVerbs = {
     Verb{"capture", "take the inputs of a layer's ops from a run, as cases", CmdCapture},
     Verb{"bench", "time every kernel row on the shapes of a real model", CmdBench},
     Verb{"diff", "compare two runs tap by tap, or two weight files tensor by tensor", CmdDiff},
+    Verb{"report", "traces and results on one page, to look at or to send", CmdReport},
     Verb{"tokenize", "text to token ids and back", CmdTokenize},
     Verb{"inspect", "what a model file holds: metadata, tensors, types, bytes per token",
          CmdInspect},

@@ -159,10 +159,25 @@ class TraceReader {
       h.std_kind = kind == "sample" ? StdKind::sample : StdKind::population;
     }
     h.arithmetic = ArithmeticOf(h.backend);
+    TakeOrigin(record);
     if (!record.contains("steps")) return;
     h.steps.emplace();
     for (const Json& s : record["steps"])
       h.steps->push_back({s.at("phase") == "prefill", s.at("first"), s.at("tokens")});
+  }
+
+  void TakeOrigin(const Json& record) {
+    RunHeader& h = run_.header;
+    if (record.contains("command_line"))
+      h.command =
+          fmt::format("{}", fmt::join(record["command_line"].get<std::vector<std::string>>(), " "));
+    if (record.contains("commit"))
+      h.build = fmt::format("commit {}, {}", record["commit"].get<std::string>(),
+                            record.value("compiler", "compiler unknown"));
+    if (record.contains("highway_target"))
+      h.machine = fmt::format(
+          "{}{}, {} threads", record.contains("cpu") ? record["cpu"].get<std::string>() + ", " : "",
+          record["highway_target"].get<std::string>(), record.value("threads", 1));
   }
 
   const RunFile& file_;
@@ -176,7 +191,9 @@ bool IsLabTrace(const RunFile& file) {
   const std::string_view line = file.bytes.substr(0, file.bytes.find('\n'));
   if (!line.starts_with('{')) return false;
   const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  return record.is_object() && record.contains("kind") && record["kind"] == "header";
+  // A header of 'lab diff' is one of its fields.
+  return record.is_object() && record.contains("kind") && record["kind"] == "header" &&
+         !record.contains("field");
 }
 
 RunRecord ReadLabTrace(const RunFile& file) {

@@ -78,6 +78,7 @@ struct RunHeader {
   std::optional<std::vector<int32_t>> ids;  ///< of all tokens that were run, by position from 0
   std::optional<std::vector<TraceStep>> steps;
   std::optional<std::string> contract, kv, backend;
+  std::optional<std::string> command, build, machine;  ///< that made the file
   std::optional<StdKind> std_kind;
   /// The type of the arithmetic between the taps; elementwise laws are exact in it.
   std::optional<StoredType> arithmetic;

@@ -151,7 +151,6 @@ std::vector<BlamedStep> ChosenSteps(const RowSet& clean, const RowSet& candidate
                                     const StepBlameOptions& options, size_t& same) {
   const GlobList globs(options.ops);
   std::vector<BlamedStep> chosen;
-  size_t index = 0;
   for (BlamedStep& step : StepsOf(candidate, layers)) {
     const bool in_layers =
         options.layers.empty() ||
@@ -163,9 +162,13 @@ std::vector<BlamedStep> ChosenSteps(const RowSet& clean, const RowSet& candidate
     const RowUse other = clean.For(step.op, step.layer, MatrixOf(step));
     if (step.use.row == other.row && step.use.mutant == other.mutant)
       ++same;
-    else if (options.shard.Has(index++))
+    else
       chosen.push_back(std::move(step));
   }
+  if (chosen.empty()) return chosen;
+  options.shard.Check(chosen.size(), "steps");
+  size_t index = 0;
+  std::erase_if(chosen, [&](const BlamedStep&) { return !options.shard.Has(index++); });
   return chosen;
 }
 
@@ -195,7 +198,7 @@ StepBlame BlameSteps(const Qwen2& model, const RowSet& candidate, std::span<cons
   blame.steps = ChosenSteps(clean_rows, candidate, layers, options, blame.same);
   if (blame.steps.empty())
     throw Error(kNotComparable,
-                "--blame: no step matches --layers, --ops and --shard, or all are those of the "
+                "--blame: no step matches --layers and --ops, or all are those of the "
                 "clean pass (hwy f32); give another --backend or --contract, or --use");
   blame.oracle = CheckClean(model, ids, options);
   const Pass clean(model, clean_rows, ids, options), dirty(model, candidate, ids, options);

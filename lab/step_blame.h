@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "lab/cli.h"
+#include "lab/shard.h"
 #include "model/forward.h"
 
 namespace lab {

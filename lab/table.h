@@ -13,6 +13,9 @@ class Table {
   explicit Table(std::vector<std::string> columns) : columns_(std::move(columns)) {}
   /// One cell for each column.
   void Add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  size_t size() const { return rows_.size(); }
+  const std::vector<std::string>& columns() const { return columns_; }
+  const std::vector<std::vector<std::string>>& rows() const { return rows_; }
   /// Aligned columns; a column that holds only numbers is aligned to the right.
   std::string ToText() const;
   /// An object with the columns as keys, a line for each row; numbers as numbers.

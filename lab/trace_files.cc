@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "bench/machine.h"
 #include "lab/trace.h"
 #include "lab/version.h"
 
@@ -102,6 +103,7 @@ Json HeaderRecord(const Trace& trace) {
           {"compiler", Compiler()},
           {"highway_target", HighwayTarget()},
           {"device", "cpu"},
+          {"cpu", CpuModel()},
           {"command_line", h.command_line},
           {"types", ToObject(h.tensor_types)}};
 }

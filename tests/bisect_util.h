@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "lab/bisect.h"
-#include "lab/cli.h"
 #include "lab/select.h"
+#include "lab/shard.h"
 #include "lab/use.h"
 
 namespace lab {

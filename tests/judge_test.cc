@@ -14,6 +14,7 @@
 #include "lab/error.h"
 #include "lab/output.h"
 #include "lab/simd_target.h"
+#include "tests/test_util.h"
 
 namespace lab {
 namespace {
@@ -242,10 +243,34 @@ TEST(CheckVerb, ShardsMergeIntoTheWhole) {
     merge.insert(merge.end(), {"--merge", path});
   }
   const auto [code, merged] = RunCheck(merge);
+  EXPECT_EQ(RunCheck({merge.begin(), merge.end() - 2}).first, kUsage);  // a part is missing
+  EXPECT_EQ(RunCheck({"--merge", merge[2], merge[2], merge[4], merge[6]}).first, kUsage);
+  EXPECT_EQ(RunCheck({"--cases", cases, "--shard", "1/9999"}).first, kUsage);
   EXPECT_EQ(code, kNumericFailure);
   const auto summary = [](const std::string& text) { return text.substr(text.rfind("\n\n")); };
   EXPECT_EQ(summary(merged), summary(whole));
   for (size_t i = 2; i < merge.size(); i += 2) std::remove(merge[i].c_str());
+}
+
+// Mutants are cut by mutant, not by case: one case of them all must show a mutant.
+TEST(CheckVerb, ShardsOfMutantsMergeIntoTheWhole) {
+  const TempDir dir;
+  const std::vector<std::string> args = {"--cases", LAB_CASES_DIR, "--op", "silu", "--mutants"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), args.begin(), args.end());
+    return RunCheck(more);
+  };
+  const auto [code, whole] = with({});
+  std::vector<std::string> merge = {"--merge"};
+  for (const char* shard : {"2/2", "1/2"}) {
+    const auto [code, out] = with({"--shard", shard, "--format", "jsonl"});
+    EXPECT_EQ(code, kPass);
+    merge.push_back(WriteBytes(dir / std::string(1, shard[0]), out));
+  }
+  const auto [merged_code, merged] = RunCheck(merge);
+  EXPECT_EQ(merged_code, code);
+  EXPECT_EQ(merged.substr(merged.rfind("\n\n")), whole.substr(whole.rfind("\n\n")));
+  EXPECT_EQ(RunCheck({"--merge", merge[1]}).first, kUsage);
 }
 
 TEST(CheckVerb, AWholeLayerOfAModelPasses) {

@@ -58,8 +58,9 @@ __global__ void GqaAttentionKernel(GqaAttentionArgs<float> a, const Kv* k, const
   Running<kColumns> running;
   for (size_t j = warp; j < seen; j += kWarps) {
     // As KeyOffset and ValueOffset, which device code cannot call.
-    const size_t inside = j % a.key_block;
-    const size_t k_at = kv_at + (j - inside) * a.kv_stride + inside, v_at = kv_at + j * a.kv_stride;
+    const size_t in_block = j % a.key_block;
+    const size_t k_at = kv_at + (j - in_block) * a.kv_stride + in_block;
+    const size_t v_at = kv_at + j * a.kv_stride;
     float dot = 0, value[kColumns];
     for (int i = 0; i < kColumns; ++i) {
       const unsigned c = lane + i * kWarp;

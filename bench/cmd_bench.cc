@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <iostream>
+#include <limits>
 #include <memory>
 
 #include "bench/forward_bench.h"
@@ -130,6 +131,14 @@ Roofline MeasureMachine(const Flags& f) {
   return roofline;
 }
 
+// Of a device the bandwidth alone: what a copy within its memory reads and writes.
+Roofline MeasureDevice() {
+  constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+  Roofline roofline;
+  roofline.all = {DeviceCopyRate(), kNoLimit, kNoLimit};
+  return roofline;
+}
+
 int ReportRoofline(const Flags& f) {
   const Roofline r = MeasureMachine(f);
   const Format format = ParseTableFormat(f.format);
@@ -151,12 +160,16 @@ int BenchForward(Flags& f) {
     Fail("--depths, --prefill: {} positions are more than the context of {}", most,
          model.config.context_length);
   if (RowSet(passes.backend, passes.contract).ReadsRows8()) Repack(model, f.threads);
-  const Roofline roofline = MeasureMachine(f);
+  const bool on_device = passes.backend == Backend::cuda;
+  const Roofline roofline = on_device ? MeasureDevice() : MeasureMachine(f);
   const Format format = ParseTableFormat(f.format);
   if (format == Format::text)
-    PrintOut(fmt::format("{}, {} threads, {}, contract {}, KV {}\n", CpuModel(), f.threads,
-                         CurrentSimdTarget().name, NameOf(passes.contract),
-                         NameOf(DefaultKv(passes.contract))));
+    PrintOut(fmt::format("{}, contract {}, KV {}\n",
+                         on_device ? fmt::format("{}, copies {:.0f} GB/s", Cuda().devices[0].name,
+                                                 roofline.all.bytes / 1e9)
+                                   : fmt::format("{}, {} threads, {}", CpuModel(), f.threads,
+                                                 CurrentSimdTarget().name),
+                         NameOf(passes.contract), NameOf(DefaultKv(passes.contract))));
   PrintOut(TimeForward(model, passes, roofline).To(format));
   return kPass;
 }

@@ -1,3 +1,4 @@
+#include <chrono>
 #include <map>
 
 #include "kernels/device_pass.h"
@@ -185,6 +186,24 @@ const uint8_t* WeightsTwinOf(const WeightView& w) {
   const Twin* const twin = FindTwin(w.data);
   const bool whole = twin && twin->host == w.data && twin->bytes == w.bytes();
   return whole ? twin->memory.data() : nullptr;
+}
+
+double CopyRate() {
+  constexpr size_t kBytes = size_t{1} << 30;  // many times the cache of any device
+  constexpr int kCopies = 10;
+  const DeviceBuffer from(kBytes), to(kBytes);
+  const auto copy = [&](int times) {
+    for (int i = 0; i < times; ++i)
+      CheckCuda(
+          cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, DeviceStream()),
+          "copying within the device");
+    CheckCuda(cudaStreamSynchronize(DeviceStream()), "copying within the device");
+  };
+  copy(1);  // wakes the device up
+  const auto begin = std::chrono::steady_clock::now();
+  copy(kCopies);
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+  return 2.0 * kBytes * kCopies / taken.count();
 }
 
 std::unique_ptr<DevicePass> MakeDevicePass() {

@@ -10,7 +10,8 @@
 namespace lab {
 namespace cuda {
 std::unique_ptr<DevicePass> MakeDevicePass();
-}
+double CopyRate();
+}  // namespace cuda
 namespace cuda_host {
 std::unique_ptr<DevicePass> MakeDevicePass();
 }
@@ -85,6 +86,15 @@ std::unique_ptr<DevicePass> MakeDevicePass([[maybe_unused]] Backend backend) {
   if (backend == Backend::cuda_host) return cuda_host::MakeDevicePass();
 #endif
   return nullptr;
+}
+
+double DeviceCopyRate() {
+  if (!Cuda().problem.empty()) throw Error(kCannotRun, Cuda().problem);
+#if LAB_WITH_CUDA
+  return cuda::CopyRate();
+#else
+  return 0;
+#endif
 }
 
 std::string CudaText() {

@@ -36,6 +36,10 @@ std::string WhyNotOn(const CudaDevice& device, std::span<const int> built);
 /// For a pass whose rows are those of a backend on a device; null for other backends.
 std::unique_ptr<DevicePass> MakeDevicePass(Backend backend);
 
+/// Bytes that a copy within the memory of device 0 reads and writes in a second, measured. Throws
+/// Error where there is no device.
+double DeviceCopyRate();
+
 /// For people: "13.0, sm_90 + PTX; driver 13.0; 1 device" or "not built".
 std::string CudaText();
 

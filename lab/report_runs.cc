@@ -292,8 +292,10 @@ void AddRuns(const std::vector<RunRecord>& runs, Report& report) {
     const std::string name = letter.empty() ? "the run" : letter;
     AddNonFinite(run, name, report);
     HeatMap map = StdMap(run, letter.empty() ? "" : ", " + letter);
-    const bool any = std::any_of(map.frames[0].cells.begin(), map.frames[0].cells.end(),
-                                 [](const auto& cell) { return cell.has_value(); });
+    const bool any = std::any_of(map.frames.begin(), map.frames.end(), [](const auto& frame) {
+      return std::any_of(frame.cells.begin(), frame.cells.end(),
+                         [](const auto& cell) { return cell.has_value(); });
+    });
     if (any) report.maps.push_back(std::move(map));
     if (Table massive = MassiveTable(run); massive.size() > 0)
       report.tables.push_back(

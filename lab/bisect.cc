@@ -13,38 +13,6 @@
 namespace lab {
 namespace {
 
-using TapPlace = std::pair<Tap, int>;
-
-// The taps of a list such as "ffn_silu, ffn_up"; none for "-".
-std::vector<Tap> TapsOf(std::string_view list) {
-  std::vector<Tap> taps;
-  for (size_t t = 0; t < Taps().size(); ++t)
-    for (size_t at = 0; at < list.size();) {
-      const size_t end = std::min(list.find(", ", at), list.size());
-      if (list.substr(at, end - at) == Taps()[t].name) taps.push_back(static_cast<Tap>(t));
-      at = end + 2;
-    }
-  return taps;
-}
-
-// Where the outputs and inputs of a step are, by the rule that StepCases states.
-std::vector<TapPlace> OutputsOf(const Case& c, int layer) {
-  std::vector<TapPlace> places;
-  for (const Tap tap : TapsOf(c.output_tap)) places.emplace_back(tap, layer);
-  return places;
-}
-std::vector<TapPlace> InputsOf(const Case& c, int layer, size_t layers) {
-  std::vector<TapPlace> places;
-  const std::vector<Tap> outputs = TapsOf(c.output_tap);
-  for (const Tap tap : TapsOf(c.input_tap)) {
-    const bool of_layer_before = !outputs.empty() && tap > outputs[0];
-    int at = layer == kNoLayer ? static_cast<int>(layers) - 1 : layer - of_layer_before;
-    if (!InfoOf(tap).per_layer) at = kNoLayer;
-    places.emplace_back(tap, at);
-  }
-  return places;
-}
-
 // Whether the candidate's pass has such a step at all.
 bool IsStep(const RowSet& rows, const Case& c, int layer) {
   switch (c.op) {
@@ -150,8 +118,8 @@ std::vector<StepVerdict> Bisector::StepsOf(const RowSet& rows, const StepFilter&
   for (const Case& c : StepCases(model_, layer, oracle_, ids_, 1, 0)) {
     if (!IsStep(rows, c, layer) || !Chosen(ops, c)) continue;
     StepVerdict step = {c.name, layer, rows.For(c.op, layer), {}, {}, {}};
-    step.accumulated = accumulated.WorstOf(OutputsOf(c, layer));
-    const auto before = accumulated.WorstOf(InputsOf(c, layer, model_.config.layers));
+    step.accumulated = accumulated.WorstOf(StepOutputs(c, layer));
+    const auto before = accumulated.WorstOf(StepInputs(c, layer, model_.config.layers));
     if (step.accumulated && before && *before > 0) step.amplification = *step.accumulated / *before;
     steps.push_back(std::move(step));
   }

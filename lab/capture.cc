@@ -219,6 +219,18 @@ class StepMaker {
   std::vector<Case> cases_;
 };
 
+// The taps of a list such as "ffn_silu, ffn_up"; none for "-".
+std::vector<Tap> TapsOf(std::string_view list) {
+  std::vector<Tap> taps;
+  for (size_t t = 0; t < Taps().size(); ++t)
+    for (size_t at = 0; at < list.size();) {
+      const size_t end = std::min(list.find(", ", at), list.size());
+      if (list.substr(at, end - at) == Taps()[t].name) taps.push_back(static_cast<Tap>(t));
+      at = end + 2;
+    }
+  return taps;
+}
+
 }  // namespace
 
 bool CapturedTaps::Wants(Tap tap, int layer) const {
@@ -240,6 +252,24 @@ const std::vector<double>& CapturedTaps::Of(Tap tap, int layer) const {
 std::vector<Case> StepCases(const Qwen2& model, int layer, const CapturedTaps& taps,
                             const std::vector<int32_t>& ids, size_t rows, size_t query_tokens) {
   return StepMaker(model, layer, taps, ids, rows).Steps(query_tokens);
+}
+
+std::vector<TapPlace> StepOutputs(const Case& c, int layer) {
+  std::vector<TapPlace> places;
+  for (const Tap tap : TapsOf(c.output_tap)) places.emplace_back(tap, layer);
+  return places;
+}
+
+std::vector<TapPlace> StepInputs(const Case& c, int layer, size_t layers) {
+  std::vector<TapPlace> places;
+  const std::vector<Tap> outputs = TapsOf(c.output_tap);
+  for (const Tap tap : TapsOf(c.input_tap)) {
+    const bool of_layer_before = !outputs.empty() && tap > outputs[0];
+    int at = layer == kNoLayer ? static_cast<int>(layers) - 1 : layer - of_layer_before;
+    if (!InfoOf(tap).per_layer) at = kNoLayer;
+    places.emplace_back(tap, at);
+  }
+  return places;
 }
 
 std::vector<Case> WeightCases(const Qwen2& model, int layer) {

@@ -34,6 +34,13 @@ class CapturedTaps : public TapSink<double> {
 std::vector<Case> StepCases(const Qwen2& model, int layer, const CapturedTaps& taps,
                             const std::vector<int32_t>& ids, size_t rows, size_t query_tokens);
 
+/// A tap and its layer (kNoLayer outside the layers).
+using TapPlace = std::pair<Tap, int>;
+/// Where a step of `layer` (as StepCases made it, of a model of `layers`) reads and writes: its
+/// input_tap and output_tap.
+std::vector<TapPlace> StepInputs(const Case& c, int layer, size_t layers);
+std::vector<TapPlace> StepOutputs(const Case& c, int layer);
+
 /// The matrices of one layer as cases without inputs, on the model's own bytes: matvec, gate_up,
 /// gate_up_swiglu, down_proj.
 std::vector<Case> WeightCases(const Qwen2& model, int layer);

@@ -148,7 +148,7 @@ std::string ToJsonl(const WeightFile& file, const std::optional<uint64_t>& per_t
 }  // namespace
 
 int CmdInspect(int argc, char** argv) {
-  std::string path, format;
+  std::string path, names, format;
   CLI::App app(
       "Of a model: metadata, tensors, a histogram of block types and the bytes read per decoded "
       "token.\n"
@@ -160,13 +160,16 @@ int CmdInspect(int argc, char** argv) {
          "a GGUF, APR or safetensors file, a synthetic shape, a trace or a dump; default: the "
          "model 'lab forward' would take")
       ->type_name("FILE");
+  app.add_option("--names", names, "what the tensors of a dump are called, as TOML; as in lab diff")
+      ->type_name("F.toml");
   AddFormat(app, format);
   app.footer("Example:\n  lab inspect tiny\n  lab inspect run.jsonl");
   if (!ParseArgs(app, argc, argv)) return kPass;
   const Format parsed = ParseFormat(format);
   std::error_code ignored;
   if (std::filesystem::is_regular_file(path, ignored) && IsRunFile(path))
-    return InspectRun(path, parsed);
+    return InspectRun(path, names, parsed);
+  if (!names.empty()) Fail("--names: means nothing for a model");
   const std::string name = ResolveModel(path);
   const WeightFile file = ReadWeightFile(OpenModelBytes(name));
   std::string why;

@@ -46,8 +46,12 @@ int CmdReport(int argc, char** argv) {
   if (!model.empty() && inputs.runs.size() != 2)
     Fail("--model: it is for the tolerances of two traces, there are {}", inputs.runs.size());
   std::optional<DiffResult> diff;
-  if (inputs.runs.size() == 2)
-    diff = DiffRuns(inputs.runs[0], inputs.runs[1], {{}, model, false, threads});
+  if (inputs.runs.size() == 2) {
+    DiffOptions options;
+    options.model = model;
+    options.threads = threads;
+    diff = DiffRuns(inputs.runs[0], inputs.runs[1], options);
+  }
   const Report report = MakeReport(inputs, diff);
   file.Write(md ? ReportToMarkdown(report) : ReportToHtml(report));
   file.Commit();

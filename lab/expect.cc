@@ -14,9 +14,10 @@ namespace {
 constexpr double kU = 0x1p-24;
 
 // Dot rule: 4 u sqrt(d) sum_j |w_j x_j| + u |y|; rows that do not form each weight (integer rows)
-// add 4 u sum_j (|d sc q| + |dmin m|) |x_j|.
+// add 4 u sum_j (|d sc q| + |dmin m|) |x_j|. Inputs that are off by the part `rounding` of their
+// size add rounding sum_j |w_j x_j|.
 void AddDotTolerance(Expected& e, const WeightView& w, const std::vector<double>& x,
-                     bool integer_rows, int threads) {
+                     bool integer_rows, double rounding, int threads) {
   e.chain = w.cols;
   e.per_sqrt_d.resize(e.value.size());
   e.fixed.resize(e.value.size());
@@ -31,7 +32,8 @@ void AddDotTolerance(Expected& e, const WeightView& w, const std::vector<double>
         if (integer_rows) part_terms += parts[j] * magnitude;
       }
       e.per_sqrt_d[t * e.n + r] = 4 * kU * terms;
-      e.fixed[t * e.n + r] = kU * std::abs(e.value[t * e.n + r]) + 4 * kU * part_terms;
+      e.fixed[t * e.n + r] =
+          kU * std::abs(e.value[t * e.n + r]) + 4 * kU * part_terms + rounding * terms;
     }
   };
   ParallelFor(threads, [&](int i) {
@@ -41,11 +43,12 @@ void AddDotTolerance(Expected& e, const WeightView& w, const std::vector<double>
   });
 }
 
-void DotOutputs(const Case& c, Contract contract, std::vector<Expected>& outputs, int threads) {
+void DotOutputs(const Case& c, Contract contract, double rounding, std::vector<Expected>& outputs,
+                int threads) {
   for (Expected& e : outputs) {
     const WeightView& w = e.name == "up" ? c.w_up : c.w;
     const bool integer_rows = contract != Contract::f32 && ActivationBlock(w.type) != 0;
-    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows, threads);
+    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows, rounding, threads);
   }
   // Adding the bias rounds once more; the sum before it may be the larger of the two.
   if (outputs.size() == 2 && outputs[1].name == "y_before_bias")
@@ -62,17 +65,17 @@ bool IsExactUnder(const Case& c, Contract contract) {
          (!c.w_up.data || ActivationsOf(c, contract, c.w_up) == x);
 }
 
-// (sqrt(d) / 2 + 4) u relative.
-void NormTolerance(Expected& e) {
+// (sqrt(d) / 2 + 4) u relative; the rounding of an input moves its own channel and the rms.
+void NormTolerance(double rounding, Expected& e) {
   e.chain = e.n;
   for (const double y : e.value) {
     e.per_sqrt_d.push_back(0.5 * kU * std::abs(y));
-    e.fixed.push_back(4 * kU * std::abs(y));
+    e.fixed.push_back((4 * kU + 2 * rounding) * std::abs(y));
   }
 }
 
 // 4 ulp; subnormal results may be flushed to zero.
-void SiluTolerance(Expected& e) {
+void UlpTolerance(Expected& e) {
   e.per_sqrt_d.assign(e.value.size(), 0);
   for (const double y : e.value) {
     const auto rounded = std::abs(static_cast<float>(y));
@@ -91,15 +94,16 @@ double SiluSlope(double x, double error) {
 // tol_silu = |silu'(gate)| tol_gate + 4 ulp, tol_y = |up| tol_silu + |silu| tol_up + tol_silu
 // tol_up
 // + u |y|. Tolerances that are not first order are taken at one lane, where they are largest.
-void FusedTolerance(const Case& c, Contract contract, std::vector<Expected>& outputs, int threads) {
+void FusedTolerance(const Case& c, Contract contract, double rounding,
+                    std::vector<Expected>& outputs, int threads) {
   Expected &gate = outputs[0], &up = outputs[1], &silu = outputs[2], &y = outputs[3];
   const auto dot = [&](Expected& e, const WeightView& w) {
     const bool integer_rows = contract != Contract::f32 && ActivationBlock(w.type) != 0;
-    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows, threads);
+    AddDotTolerance(e, w, ActivationsOf(c, contract, w), integer_rows, rounding, threads);
   };
   dot(gate, c.w);
   dot(up, c.w_up);
-  SiluTolerance(silu);
+  UlpTolerance(silu);
   silu.chain = y.chain = gate.chain;
   for (size_t i = 0; i < y.value.size(); ++i) {
     const double slope = SiluSlope(gate.value[i], gate.Tolerance(i, 1));
@@ -112,22 +116,26 @@ void FusedTolerance(const Case& c, Contract contract, std::vector<Expected>& out
   }
 }
 
-// 4 u times the length of the pair that is rotated.
-void RopeTolerance(const Case& c, Expected& e) {
+// 4 u times the length of the pair that is rotated. An input in few bits stands for arithmetic in
+// few bits, which rounds the products as well.
+void RopeTolerance(const Case& c, double rounding, Expected& e) {
   e.per_sqrt_d.assign(e.value.size(), 0);
   e.fixed.resize(e.value.size());
   const size_t half = c.head_dim / 2;
   for (size_t i = 0; i < e.value.size(); ++i) {
     const size_t first = i / c.head_dim * c.head_dim + i % half;
-    e.fixed[i] = 4 * kU * std::hypot(c.x[first], c.x[first + half]);
+    e.fixed[i] = (4 * kU + 2 * rounding) * std::hypot(c.x[first], c.x[first + half]);
   }
 }
 
 // The dot rule on the scores, carried through softmax and the weighted sum:
-// sum_j |v_j| p_j (2 max_j tol_s + (n + 3) u) + 4 u sqrt(n) sum_j p_j |v_j|.
+// sum_j |v_j| p_j (2 max_j tol_s + (n + 3) u) + 4 u sqrt(n) sum_j p_j |v_j|. Inputs off by the part
+// r of their size move a score by up to s = 2 r sum |q k|, a p by the factor exp(2 s), which is far
+// from first order for bfloat16, and v by r.
 class AttentionTolerance {
  public:
-  AttentionTolerance(const Case& c, bool half_kv) : c_(c), k_(c.k), v_(c.v) {
+  AttentionTolerance(const Case& c, bool half_kv, double rounding)
+      : c_(c), k_(c.k), v_(c.v), rounding_(rounding) {
     if (!half_kv) return;
     for (std::vector<float>* values : {&k_, &v_})
       for (float& x : *values) x = HalfToFloat(FloatToHalf(x));
@@ -172,13 +180,41 @@ class AttentionTolerance {
       e.per_sqrt_d[at] = weighted * 2 * 4 * kU * terms;
       // The score is rounded in the division by sqrt(head_dim) and in the subtraction of the
       // largest.
-      e.fixed[at] = weighted * kU * (2 * 3 * largest_magnitude + n + 3 + 4 * std::sqrt(n));
+      e.fixed[at] = weighted * (kU * (2 * 3 * largest_magnitude + n + 3 + 4 * std::sqrt(n)) +
+                                std::expm1(4 * rounding_ * terms) + rounding_);
     }
   }
 
   const Case& c_;
   std::vector<float> k_, v_;
+  double rounding_;
 };
+
+// What must be ours bit by bit is another program's within 4 ulp at the size of the operands, with
+// what the rounding of these does.
+void ElementwiseTolerance(const Case& c, StoredType inputs, Expected& e) {
+  e.exact = false;
+  e.per_sqrt_d.assign(e.value.size(), 0);
+  for (size_t i = 0; i < e.value.size(); ++i) {
+    const double y = std::abs(e.value[i]);
+    if (c.op == Op::embed) {
+      e.fixed.push_back(8 * HalfUlp(y, StoredType::f32));
+      continue;
+    }
+    const double a = std::abs(c.x[i]), b = std::abs(c.x2[i]);
+    const double error_a = HalfUlp(a, inputs), error_b = HalfUlp(b, inputs);
+    e.fixed.push_back(
+        8 * HalfUlp(std::max({a, b, y}), StoredType::f32) +
+        (c.op == Op::swiglu ? a * error_b + b * error_a + error_a * error_b : error_a + error_b));
+  }
+}
+
+void AddInputRounding(const Case& c, StoredType inputs, Expected& silu) {
+  for (size_t i = 0; i < silu.value.size(); ++i) {
+    const double error = HalfUlp(c.x[i], inputs);
+    silu.fixed[i] += SiluSlope(c.x[i], error) * error;
+  }
+}
 
 }  // namespace
 
@@ -199,7 +235,8 @@ std::vector<double> ActivationsOf(const Case& c, Contract contract, const Weight
   return x;
 }
 
-std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv, int threads) {
+std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv, int threads,
+                                 const std::optional<Storage>& storage) {
   Binding<double> oracle(c, contract, half_kv);
   const Row* row = FindRow(c.op, contract, Backend::oracle);
   oracle.Run({row ? row : FindRow(c.op, Contract::f32, Backend::oracle)}, threads);
@@ -207,6 +244,7 @@ std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv,
   for (const GuardedBuffer<double>& o : oracle.outputs())
     outputs.push_back(
         {o.name(), o.tokens(), o.n(), {o.data(), o.data() + o.size()}, false, 1, {}, {}});
+  const double rounding = storage ? HalfUlp(1, storage->inputs) : 0;
   switch (c.op) {
     case Op::q4k_dequant:
     case Op::q6k_dequant:
@@ -215,30 +253,38 @@ std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv,
     case Op::residual_add:
     case Op::swiglu:
       for (Expected& e : outputs) e.exact = true;
+      if (storage && c.op != Op::quantize) ElementwiseTolerance(c, storage->inputs, outputs[0]);
       break;
     case Op::matvec:
     case Op::down_proj:
     case Op::gate_up:
-      DotOutputs(c, contract, outputs, threads);
+      DotOutputs(c, contract, rounding, outputs, threads);
       break;
     case Op::gate_up_swiglu:
-      FusedTolerance(c, contract, outputs, threads);
+      FusedTolerance(c, contract, rounding, outputs, threads);
       break;
     case Op::rms_norm:
-      NormTolerance(outputs[0]);
+      NormTolerance(rounding, outputs[0]);
       break;
     case Op::silu:
-      SiluTolerance(outputs[0]);
+      UlpTolerance(outputs[0]);
+      if (storage) AddInputRounding(c, storage->inputs, outputs[0]);
       break;
     case Op::rope:
-      RopeTolerance(c, outputs[0]);
+      RopeTolerance(c, rounding, outputs[0]);
       break;
     case Op::gqa_attention:
-      AttentionTolerance(c, half_kv).Fill(outputs[0]);
+      AttentionTolerance(c, half_kv, rounding).Fill(outputs[0]);
       break;
   }
-  if (IsExactUnder(c, contract))
+  if (storage) {
+    for (Expected& e : outputs)
+      for (size_t i = 0; i < e.value.size(); ++i)
+        // At the far end of the tolerance, which may have a larger ulp.
+        e.fixed[i] += HalfUlp(std::abs(e.value[i]) + e.fixed[i], storage->outputs);
+  } else if (IsExactUnder(c, contract)) {
     for (Expected& e : outputs) e.exact = true;
+  }
   return outputs;
 }
 

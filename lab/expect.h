@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lab/case.h"
+#include "lab/stored_type.h"
 
 namespace lab {
 
@@ -22,9 +23,19 @@ struct Expected {
   double Tolerance(size_t i, size_t lanes) const;
 };
 
+/// How another program kept the values of a step, which is all that is known of it: its inputs may
+/// be off by half an ulp of `inputs` from what it computed from, its outputs by half an ulp of
+/// `outputs` from what it computed.
+struct Storage {
+  StoredType inputs, outputs;
+};
+
 /// Runs the oracle of the contract. half_kv: gqa_attention reads its keys and values as half
-/// floats. Threads change no bit.
-std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv, int threads = 1);
+/// floats. Threads change no bit. `storage`: the tolerances are for another program's values:
+/// widened by what storing them may change, to first order (softmax: to any), and 4 ulp of float32
+/// at the size of the operands where our own rows must have the bits.
+std::vector<Expected> ExpectedOf(const Case& c, Contract contract, bool half_kv, int threads = 1,
+                                 const std::optional<Storage>& storage = {});
 
 /// The activations [tokens, cols] that a dot product of `w` reads under the contract: x, or what
 /// its integers stand for.

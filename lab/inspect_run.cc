@@ -158,8 +158,8 @@ std::string ToJsonl(const RunRecord& run, const std::vector<LawCheck>& checks) {
 
 }  // namespace
 
-int InspectRun(const std::string& path, Format format) {
-  const RunRecord run = ReadRun(path);
+int InspectRun(const std::string& path, const std::string& names, Format format) {
+  const RunRecord run = ReadRun(path, names.empty() ? NameMap::BuiltIn() : NameMap::Read(names));
   const std::vector<LawCheck> checks = CheckLaws(run);
   PrintOut(format == Format::jsonl ? ToJsonl(run, checks) : ToText(run, checks));
   const bool broken =

@@ -35,14 +35,15 @@ std::string ShellWord(const std::string& text) {
   if (!text.empty() && text.find_first_not_of(kPlain) == std::string::npos) return text;
   std::string quoted = "'";
   for (const char c : text) c == '\'' ? quoted += "'\\''" : quoted += c;
-  return quoted + "'";
+  quoted += '\'';
+  return quoted;
 }
 
 MadeBy DescribeRun(int argc, char** argv, const std::string& model, const Shard& shard,
                    std::span<const std::string> items) {
   MadeBy run;
   run.command = "lab";
-  for (int i = 0; i < argc; ++i) run.command += " " + ShellWord(argv[i]);
+  for (int i = 0; i < argc; ++i) run.command.append(" ").append(ShellWord(argv[i]));
   run.build = fmt::format("lab {} (commit {}), {}", Version(), Commit(), Compiler());
   run.machine = fmt::format("{}, {}", CpuModel(), HighwayTarget());
   run.model = model;

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lab/name_map.h"
 #include "lab/run_record.h"
 
 namespace lab {
@@ -13,7 +14,9 @@ namespace lab {
 /// A file as a reader sees it.
 struct RunFile {
   std::string path;
-  std::string_view bytes;  ///< all of them
+  std::string_view bytes;             ///< all of them, unpacked
+  std::shared_ptr<const void> owner;  ///< of the bytes
+  const NameMap& names;               ///< of the tensors in dumps of other programs
 };
 
 /// In what lab's own backends compute the steps between the matvecs, each result stored; absent for

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "lab/error.h"
+#include "lab/gzip.h"
 #include "lab/run_readers.h"
 #include "model/file_bytes.h"
 #include "reference/dequant_ref.h"
@@ -32,8 +33,15 @@ T Load(const uint8_t* bytes) {
   return value;
 }
 
-RunFile Open(const FileBytes& file) {
-  return {file.name(), {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}};
+constexpr size_t kMostUnpacked = size_t{1} << 30;
+
+RunFile Open(const std::string& path, const NameMap& names) {
+  auto file = std::make_shared<const FileBytes>(FileBytes::Map(path));
+  if (IsGzip(file->bytes()))
+    file = std::make_shared<const FileBytes>(
+        FileBytes::FromMemory(path, Unzip(path, file->bytes(), kMostUnpacked)));
+  const auto bytes = file->bytes();
+  return {path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file, names};
 }
 
 const RunReader* ReaderOf(const RunFile& file) {
@@ -46,19 +54,6 @@ const RunReader* ReaderOf(const RunFile& file) {
 
 std::string_view NameOf(StdKind kind) {
   return kind == StdKind::population ? "population" : "sample";
-}
-
-size_t BytesOf(StoredType type) {
-  return type == StoredType::f64 ? 8 : type == StoredType::f32 ? 4 : 2;
-}
-
-double HalfUlp(double x, StoredType type) {
-  constexpr int kBits[] = {53, 24, 11, 8};               // of the significand
-  constexpr int kSmallest[] = {-1021, -125, -13, -125};  // exponent (frexp's) of normal numbers
-  const auto t = static_cast<size_t>(type);
-  int exponent = kSmallest[t];
-  if (x != 0) std::frexp(x, &exponent);
-  return std::ldexp(0.5, std::max(exponent, kSmallest[t]) - kBits[t]);
 }
 
 Figures FiguresOf(const Stats& s) {
@@ -115,8 +110,11 @@ std::optional<Tap> FindTap(std::string_view name) {
 }
 
 RunRecord ReadRun(const std::string& path) {
-  const FileBytes mapped = FileBytes::Map(path);
-  const RunFile file = Open(mapped);
+  return ReadRun(path, NameMap::BuiltIn());
+}
+
+RunRecord ReadRun(const std::string& path, const NameMap& names) {
+  const RunFile file = Open(path, names);
   const RunReader* reader = ReaderOf(file);
   if (!reader) {
     std::vector<std::string_view> formats;
@@ -130,8 +128,7 @@ RunRecord ReadRun(const std::string& path) {
 }
 
 bool IsRunFile(const std::string& path) {
-  const FileBytes mapped = FileBytes::Map(path);
-  return ReaderOf(Open(mapped)) != nullptr;
+  return ReaderOf(Open(path, NameMap::BuiltIn())) != nullptr;
 }
 
 }  // namespace lab

@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "lab/composed.h"
+#include "lab/name_map.h"
 #include "lab/sketch.h"
 #include "lab/stats.h"
+#include "lab/stored_type.h"
 #include "lab/taps.h"
 #include "lab/trace.h"
 
@@ -29,12 +31,6 @@ struct Figure {
 /// Which divisor a std has: n (population) or n - 1 (sample).
 enum class StdKind { population, sample };
 std::string_view NameOf(StdKind kind);
-
-/// The type in which values were stored.
-enum class StoredType { f64, f32, f16, bf16 };
-size_t BytesOf(StoredType type);
-/// Half a unit in the last place of `type` at the magnitude of x: how far storing moved it at most.
-double HalfUlp(double x, StoredType type);
 
 /// The figures of one row of values, or of several pooled; as in lab/stats.h, each known or not.
 struct Figures {
@@ -82,6 +78,8 @@ struct RunHeader {
   std::optional<StdKind> std_kind;
   /// The type of the arithmetic between the taps; elementwise laws are exact in it.
   std::optional<StoredType> arithmetic;
+  /// A narrower type than the stored one that holds every value of the file.
+  std::optional<StoredType> rounded_to;
 };
 
 /// What a reader made of its file.
@@ -109,9 +107,12 @@ struct RunRecord {
 /// The tap of that name ("ffn_swiglu"), if there is one.
 std::optional<Tap> FindTap(std::string_view name);
 
-/// Reads a trace or a dump; its content decides which reader of lab/run_readers.def gets it. Throws
-/// Error that names the file and what is wrong with it, or the formats that lab reads.
-RunRecord ReadRun(const std::string& path);
+/// Reads a trace or a dump; its content decides which reader of lab/run_readers.def gets it. A file
+/// packed with gzip is unpacked into memory, up to 1 GiB. `names`: of the tensors in dumps of other
+/// programs. Throws Error that names the file and what is wrong with it, or the formats that lab
+/// reads.
+RunRecord ReadRun(const std::string& path, const NameMap& names);
+RunRecord ReadRun(const std::string& path);  ///< with the built-in names
 
 /// Whether one of the readers knows the file.
 bool IsRunFile(const std::string& path);

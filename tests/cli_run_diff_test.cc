@@ -160,5 +160,44 @@ TEST_F(CliRunDiff, InspectChecksTheLaws) {
   EXPECT_GT(Records(r.out).back()["broken"], 0);
 }
 
+// The published trace of the 7B: what its figures are can be told, which tokens they pool cannot.
+TEST_F(CliRunDiff, InspectOfThePublishedTrace) {
+  const std::string golden = std::string(LAB_GOLDEN_DIR) + "/apr-trace.7b.";
+  for (const char* name : {"head.txt", "sub-ffn-stds.csv"}) {
+    const Result r = RunLab({"inspect", golden + name});
+    EXPECT_EQ(r.code, 0) << r.out;
+    ExpectHas(r.out, {"format    apr ", "std       sample, pooled over tokens",
+                      "which tokens are pooled is not said", "pooled figures"});
+    EXPECT_EQ(r.out.find("not understood"), std::string::npos) << r.out;
+  }
+}
+
+TEST_F(CliRunDiff, LocalJudgesADumpOnItsOwnValues) {
+  const Result good = RunLab({"diff", "--model", "tiny", "--local", Dump("good")});
+  EXPECT_EQ(good.code, 0) << good.out;
+  ExpectHas(good.out, {"no wrong step: all 423", "contract f32: as the file says"});
+  const std::string bad = Dump("bad", {"--use", "silu@5=mutant:gelu"});
+  Result r = RunLab({"diff", "--model", "tiny", "--local", bad});
+  EXPECT_EQ(r.code, 1);
+  ExpectHas(r.out, {"WRONG from L05.silu on: op silu: error", "L05.ffn_silu token",
+                    "1 of 423 steps are wrong on the run's own input"});
+  r = RunLab({"diff", "--model", "tiny", "--local", bad, "--format", "jsonl"});
+  const Json summary = Records(r.out).back();
+  EXPECT_EQ(summary["first"], "L05.silu");
+  EXPECT_EQ(summary["op"], "silu");
+  EXPECT_EQ(summary["layer"], 5);
+  EXPECT_EQ(summary["wrong"], 1);
+  const std::string names = WriteBytes(dir_ / "names.toml", "tensors = [{name = 'x'}]\n");
+  const Case cases[] = {
+      {{"diff", "--local"}, 2, {"--local"}},
+      {{"diff", bad, bad, "--local", bad}, 2, {"--local"}},
+      {{"diff", "--model", "tiny", "--local", dir_ / "none"}, 2, {"none"}},
+      {{"diff", "--model", "tiny", "--local", names}, 2, {"no trace or dump that lab knows"}},
+      {{"diff", "--model", "tiny", "--local", bad, "--explain"}, 2, {"--explain: means nothing"}},
+      {{"diff", "--model", "tiny", "--local", bad, "--names", names}, 2, {"names.toml: line 1"}},
+      {{"diff", "--model", "tiny", "--local", Trace("trace")}, 3, {"--local needs tensors"}}};
+  ExpectFails(cases);
+}
+
 }  // namespace
 }  // namespace lab::cli_test

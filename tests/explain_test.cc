@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 
 #include "kernels/half.h"
@@ -83,10 +84,28 @@ TEST(Explain, QkvBeforeTheBias) {
                   "`q_proj|k_proj|v_proj` (before the bias)");
 }
 
+TEST(Explain, QkvAfterRope) {
+  ExpectSays(Only(Theirs(Tap::qkv,
+                         [](int l, size_t t) {
+                           Row row;
+                           for (const Tap tap : {Tap::q_rope, Tap::k_rope, Tap::v_bias}) {
+                             const Row part = RowOf(tap, l, t);
+                             row.insert(row.end(), part.begin(), part.end());
+                           }
+                           return row;
+                         })),
+             "`q_rope|k_rope|v_bias` (after RoPE)");
+}
+
 TEST(Explain, LayersOneApart) {
-  RunRecord theirs = Theirs(
-      Tap::layer_out, [](int l, size_t t) { return RowOf(Tap::layer_out, l == 0 ? 1 : l + 1, t); });
+  RunRecord theirs =
+      Theirs(Tap::layer_out, [](int l, size_t t) { return RowOf(Tap::layer_out, l + 1, t); });
   ExpectExplained(theirs, "of the layer after");
+  theirs = {};
+  for (const int layer : {3, 20})
+    for (size_t t = 0; t < kRunIds.size(); ++t)
+      PutRow(theirs, {Tap::layer_out, layer, t}, RowOf(Tap::layer_out, layer - 1, t));
+  ExpectExplained(theirs, "of the layer before");
 }
 
 TEST(Explain, ScaledQueries) {
@@ -100,23 +119,42 @@ TEST(Explain, ScaledQueries) {
                   "`q_rope` / sqrt(head_dim)");
 }
 
-TEST(Explain, InterleavedRope) {
+// A tap before RoPE, rotated as another program might: by pairs 2i, 2i+1, or by float32 angles.
+Row Rotated(Row x, size_t token, bool interleaved, bool float_angles) {
   const Qwen2Config& c = TinyModel().config;
-  ExpectSays(Only(Theirs(Tap::q_rope,
-                         [&](int l, size_t t) {
-                           Row x = RowOf(Tap::q_bias, l, t);
-                           for (size_t i = 0; i + 1 < x.size(); i += 2) {
-                             const double angle = static_cast<double>(t) *
-                                                  std::pow(static_cast<double>(c.rope_base),
-                                                           -static_cast<double>(i % c.head_dim) /
-                                                               static_cast<double>(c.head_dim));
-                             const double a = x[i], b = x[i + 1];
-                             x[i] = a * std::cos(angle) - b * std::sin(angle);
-                             x[i + 1] = b * std::cos(angle) + a * std::sin(angle);
-                           }
-                           return x;
-                         })),
-             "interleaved pairs");
+  const size_t half = c.head_dim / 2;
+  for (size_t head = 0; head < x.size(); head += c.head_dim)
+    for (size_t i = 0; i < half; ++i) {
+      const double power = -static_cast<double>(i) / static_cast<double>(half);
+      double angle = static_cast<double>(token) * std::pow(static_cast<double>(c.rope_base), power);
+      if (float_angles)
+        angle = static_cast<float>(token) * std::pow(c.rope_base, static_cast<float>(power));
+      const size_t at = head + (interleaved ? 2 * i : i), other = at + (interleaved ? 1 : half);
+      const double cos = float_angles ? std::cos(static_cast<float>(angle)) : std::cos(angle);
+      const double sin = float_angles ? std::sin(static_cast<float>(angle)) : std::sin(angle);
+      const double a = x[at], b = x[other];
+      x[at] = a * cos - b * sin;
+      x[other] = b * cos + a * sin;
+    }
+  return x;
+}
+
+TEST(Explain, InterleavedRope) {
+  for (const auto& [rope, before] :
+       {std::pair(Tap::q_rope, Tap::q_bias), {Tap::k_rope, Tap::k_bias}})
+    ExpectSays(Only(Theirs(rope,
+                           [before = before](int l, size_t t) {
+                             return Rotated(RowOf(before, l, t), t, true, false);
+                           })),
+               "interleaved pairs");
+}
+
+// Apart by what float32 costs, so the plain reading fits as well; the closer one is named.
+TEST(Explain, Float32Angles) {
+  const Explanation e = Only(Theirs(Tap::q_rope, [](int l, size_t t) {
+    return Rotated(RowOf(Tap::q_bias, l, t), t, false, true);
+  }));
+  ExpectSays(e, "rotated by float32 angles");
 }
 
 TEST(Explain, NormWithoutItsWeight) {
@@ -144,6 +182,20 @@ TEST(Explain, OtherOrders) {
                            return y;
                          })),
              "heads in reverse order");
+  const auto reordered = [&](const std::function<size_t(size_t head, size_t i, size_t heads)>& to) {
+    return Only(Theirs(Tap::q_bias, [&](int l, size_t t) {
+      const Row x = RowOf(Tap::q_bias, l, t);
+      Row y(x.size());
+      for (size_t i = 0; i < x.size(); ++i) y[to(i / d, i % d, x.size() / d)] = x[i];
+      return y;
+    }));
+  };
+  ExpectSays(reordered([&](size_t head, size_t i, size_t) {
+               return head * d + (i < d / 2 ? 2 * i : 2 * (i - d / 2) + 1);
+             }),
+             "each RoPE pair side by side");
+  ExpectSays(reordered([](size_t head, size_t i, size_t heads) { return i * heads + head; }),
+             "as [dim, head] instead of [head, dim]");
   const RunRecord transposed = Theirs(Tap::ffn_out, [](int l, size_t t) {
     const size_t n = TinyModel().config.hidden;
     Row y(n);
@@ -157,14 +209,16 @@ TEST(Explain, OtherOrders) {
 }
 
 TEST(Explain, RoundedValues) {
-  ExpectSays(Only(Theirs(Tap::ffn_up,
-                         [](int l, size_t t) {
-                           Row row = RowOf(Tap::ffn_up, l, t);
-                           for (double& x : row)
-                             x = HalfToFloat(FloatToHalf(static_cast<float>(x)));
-                           return row;
-                         })),
-             "rounded to f16");
+  const auto rounded = [](float (*round)(float)) {
+    return Only(Theirs(Tap::ffn_up, [&](int l, size_t t) {
+      Row row = RowOf(Tap::ffn_up, l, t);
+      for (double& x : row) x = round(static_cast<float>(x));
+      return row;
+    }));
+  };
+  ExpectSays(rounded([](float x) { return HalfToFloat(FloatToHalf(x)); }), "rounded to f16");
+  ExpectSays(rounded([](float x) { return std::bit_cast<float>(RoundedToBf16(x)); }),
+             "rounded to bf16");
 }
 
 RunRecord Pooled(std::initializer_list<size_t> tokens) {

@@ -63,8 +63,11 @@ TEST(Laws, ABrokenOneNamesTheTap) {
       {Tap::attn_residual, "attn_residual = input + attn_out at L03.attn_residual token 2"},
       {Tap::ffn_silu, "ffn_silu = silu(ffn_gate) at L03.ffn_silu token 2"},
       {Tap::ffn_swiglu, "ffn_swiglu = ffn_silu * ffn_up at L03.ffn_swiglu token 2"},
+      {Tap::ffn_norm, "ffn_norm is its input / rms, times one weight at L03.ffn_norm token 2"},
       {Tap::layer_out, "layer_out = attn_residual + ffn_out at L03.layer_out token 2"}};
   for (const auto& [tap, broken] : cases) EXPECT_EQ(Broken(CheckLaws(Spoilt(tap, nudge))), broken);
+  EXPECT_EQ(Broken(CheckLaws(Spoilt(Tap::final_norm, nudge, kNoLayer))),
+            "final_norm is its input / rms, times one weight at final_norm token 2");
   EXPECT_EQ(Broken(CheckLaws(Spoilt(Tap::attn_ctx, [](Row& row) { row[5] = 1e4; }))),
             "|attn_ctx| <= max |v| of its KV group at L03.attn_ctx token 2");
 }
@@ -75,6 +78,7 @@ TEST(Laws, FiguresAloneSeeMuch) {
   };
   const std::pair<Tap, const char*> cases[] = {
       {Tap::q_rope, "l2(q_rope) = l2(q_bias) at L03.q_rope token 2"},
+      {Tap::k_rope, "l2(k_rope) = l2(k_bias) at L03.k_rope token 2"},
       {Tap::attn_residual,
        "mean(attn_residual) = mean(input) + mean(attn_out) at L03.attn_residual token 2"},
       {Tap::layer_out,
@@ -82,6 +86,22 @@ TEST(Laws, FiguresAloneSeeMuch) {
       {Tap::qkv, "l2(qkv)^2 = l2(q_bias)^2 + l2(k_bias)^2 + l2(v_bias)^2 at L03.qkv token 2"}};
   for (const auto& [tap, broken] : cases)
     EXPECT_EQ(Broken(CheckLaws(StatisticsOf(Spoilt(tap, twice)))), broken);
+}
+
+TEST(Laws, FiguresAloneSeeWhatIsTooLarge) {
+  const auto huge = [](Row& row) { row[5] = 1e4; };
+  const std::pair<Tap, const char*> cases[] = {
+      {Tap::ffn_swiglu,
+       "absmax(ffn_swiglu) <= absmax(ffn_silu) absmax(ffn_up) at L03.ffn_swiglu "
+       "token 2"},
+      {Tap::attn_ctx, "absmax(attn_ctx) <= max absmax(v_bias) at L03.attn_ctx token 2"}};
+  for (const auto& [tap, broken] : cases)
+    EXPECT_EQ(Broken(CheckLaws(StatisticsOf(Spoilt(tap, huge)))), broken);
+  RunRecord run = StatisticsOf(TinyRun());
+  Figures& f = run.tokens.at({Tap::ffn_up, 1, 0}).figures;
+  f.min.reset(), f.max.reset();
+  f.absmax->value = 0.9 * f.rms->value;
+  EXPECT_EQ(Broken(CheckLaws(run)), "rms <= absmax at L01.ffn_up token 0");
 }
 
 TEST(Laws, FiguresOfARowAgreeAmongThemselves) {

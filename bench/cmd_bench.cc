@@ -42,8 +42,10 @@ struct Flags {
 void AddRowFlags(CLI::App& app, Flags& f) {
   app.add_option("--op", f.ops, "only these ops or rows: globs such as matvec,silu")
       ->type_name("GLOB,...");
-  app.add_option("--backend", f.backend, "the rows of this backend: hwy (default), ref, cuda");
-  app.add_option("--contract", f.contract, "only this contract: f32, q8, q16");
+  app.add_option("--backend", f.backend, "the rows of this backend: hwy (default), ref, cuda")
+      ->type_name("ref|hwy|cuda");
+  app.add_option("--contract", f.contract, "only this contract: f32, q8, q16")
+      ->type_name("f32|q16|q8");
   app.add_option("--case", f.cases, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
   app.add_option("--cases", f.folder, "the case files of this folder instead of a model's layer")

@@ -299,7 +299,13 @@ void WriteCaseFile(const std::string& stem, const CaseFile& file) {
 
 std::string CasesFolder(const std::string& folder) {
   const char* env = std::getenv("LAB_CASES");
-  return !folder.empty() ? folder : env && *env ? env : "cases";
+  if (!folder.empty()) return folder;
+  if (env && *env) return env;
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const auto installed = program.parent_path().parent_path() / "share/lab/cases";
+  const bool here = std::filesystem::is_directory("cases", error);
+  return !here && std::filesystem::is_directory(installed, error) ? installed.string() : "cases";
 }
 
 std::vector<std::string> FindCaseFiles(const std::string& folder) {

@@ -58,7 +58,8 @@ void WriteCaseFile(const std::string& stem, const CaseFile& file);
 /// Whether a glob matches the case's name or its op.
 bool Chosen(const GlobList& globs, const Case& c);
 
-/// Where cases come from: `folder` if it is named, else $LAB_CASES, else ./cases.
+/// Where cases come from: `folder` if it is named, else $LAB_CASES, else ./cases, else the
+/// installed ones, beside the program: ../share/lab/cases.
 std::string CasesFolder(const std::string& folder);
 
 /// All cases of the files of a folder, in the order of their names.

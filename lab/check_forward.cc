@@ -208,6 +208,7 @@ void AddForwardFlags(CLI::App& app, ForwardFlags& f) {
                                 "with --forward: text to run (default \"What is 2+2?\")");
   auto* file = app.add_option("--prompt-file", f.prompt.file,
                               "with --forward: text from a file; - is standard input")
+                   ->type_name("FILE")
                    ->excludes(prompt);
   auto* tokens =
       app.add_option("--tokens", f.prompt.tokens, "with --forward: token ids instead of text")
@@ -222,7 +223,8 @@ void AddForwardFlags(CLI::App& app, ForwardFlags& f) {
   auto* kv =
       app.add_option("--kv", f.kv,
                      "with --forward: type of the KV cache, f32 or f16; default f16 under q8, "
-                     "else f32");
+                     "else f32")
+          ->type_name("f32|f16");
   for (auto* option : {prompt, file, tokens, generate, kv}) option->needs(forward);
 }
 

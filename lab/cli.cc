@@ -42,9 +42,16 @@ void RefuseEmptyValues(const CLI::App& app) {
   }
 }
 
+// Set while VisitApp runs.
+const std::function<void(const CLI::App&)>* visitor = nullptr;
+
 }  // namespace
 
 bool ParseArgs(CLI::App& app, int argc, char** argv) {
+  if (visitor) {
+    (*visitor)(app);
+    return false;
+  }
   try {
     app.parse(argc, argv);
     RefuseEmptyValues(app);
@@ -55,6 +62,14 @@ bool ParseArgs(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     Fail("{}; see '{} --help'", Explain(app, error, argc, argv), app.get_name());
   }
+}
+
+void VisitApp(const Verb& verb, const std::function<void(const CLI::App&)>& visit) {
+  std::string name(verb.name);
+  char* argv[] = {name.data(), nullptr};
+  visitor = &visit;
+  verb.run(1, argv);
+  visitor = nullptr;
 }
 
 std::string NotNegative(const std::string& value) {

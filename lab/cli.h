@@ -1,11 +1,13 @@
 #pragma once
 // What the verbs share: parsing, common options, formats.
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "lab/error.h"
 #include "lab/table.h"
 
 namespace lab {
@@ -15,6 +17,18 @@ struct Verb {
   std::string_view name, help;
   int (*run)(int argc, char** argv);
 };
+
+/// What an exit code tells the caller.
+struct ExitMeaning {
+  ExitCode code;
+  std::string_view meaning;
+};
+
+inline constexpr std::string_view kTagline = "a kernel lab with reference oracles for qwen2 models";
+
+std::span<const Verb> Verbs();
+std::span<const ExitMeaning> ExitMeanings();
+std::string Usage();  ///< what lab --help prints
 
 // One file each: cmd_<verb>.cc.
 int CmdForward(int argc, char** argv);
@@ -28,10 +42,14 @@ int CmdCheck(int argc, char** argv);
 int CmdBisect(int argc, char** argv);
 int CmdDiff(int argc, char** argv);
 int CmdReport(int argc, char** argv);
+int CmdDocs(int argc, char** argv);
 
 /// Parses argv. False: --help was asked for and has been printed. Throws Error (exit 2) with the
 /// nearest spelling for an unknown flag.
 bool ParseArgs(CLI::App& app, int argc, char** argv);
+
+/// Calls `visit` with the verb's options, as ParseArgs gets them. Nothing is parsed or run.
+void VisitApp(const Verb& verb, const std::function<void(const CLI::App&)>& visit);
 
 /// A check for options that hold an unsigned number: CLI11 takes -1 for the largest one.
 std::string NotNegative(const std::string& value);

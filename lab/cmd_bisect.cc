@@ -44,12 +44,16 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   auto* text = app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
   auto* file =
       app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
+          ->type_name("FILE")
           ->excludes(text);
   app.add_option("--tokens", f.prompt.tokens, "token ids instead of text: 3838,374,220")
       ->excludes(text, file);
-  app.add_option("--backend", f.backend, "the candidate: ref or hwy (default hwy)");
-  app.add_option("--contract", f.contract, "f32, q16 or q8 (default q16 with hwy, else f32)");
-  app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32");
+  app.add_option("--backend", f.backend, "the candidate: ref or hwy (default hwy)")
+      ->type_name("ref|hwy");
+  app.add_option("--contract", f.contract, "f32, q16 or q8 (default q16 with hwy, else f32)")
+      ->type_name("f32|q16|q8");
+  app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32")
+      ->type_name("f32|f16");
   app.add_option("--use", f.use,
                  "another row or a mutant for an op, in some layers or all; may be given again:\n"
                  "gate_up@3-5=GateUpRef, matvec@7=mutant:transposed")

@@ -33,6 +33,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   auto* text = app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
   auto* file =
       app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
+          ->type_name("FILE")
           ->excludes(text);
   auto* tokens = app.add_option("--tokens", f.prompt.tokens, "token ids instead of text")
                      ->excludes(text, file);
@@ -54,7 +55,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
                  "write each case as .npy files, raw blocks and a README, for kernels elsewhere")
       ->type_name("DIR");
   app.add_option("--from", f.from, "with --export: cases captured before, from this folder")
-      ->type_name("cases")
+      ->type_name("DIR")
       ->excludes(text, file, tokens, edges);
   app.footer(
       "Example:\n"

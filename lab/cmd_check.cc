@@ -44,11 +44,14 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("--backend", f.backend,
                  "only this backend: ref, hwy, cuda, cuda-host (the CUDA kernels on the\nCPU: "
                  "right or wrong as "
-                 "on a GPU, but slow; default: all others)");
-  app.add_option("--contract", f.contract, "only this contract: f32, q8, q16");
+                 "on a GPU, but slow; default: all others)")
+      ->type_name("ref|hwy|cuda|cuda-host");
+  app.add_option("--contract", f.contract, "only this contract: f32, q8, q16")
+      ->type_name("f32|q16|q8");
   app.add_option("--case", f.cases, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
-  app.add_option("--cases", f.folder, "folder of the cases (default: $LAB_CASES, then ./cases)")
+  app.add_option("--cases", f.folder,
+                 "folder of the cases (default: $LAB_CASES, ./cases, the installed ones)")
       ->type_name("DIR");
   app.add_option(
       "--target", f.target,
@@ -83,7 +86,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
           ->type_name("OUT.safetensors")
           ->excludes(mutants);
   app.add_option("--require", f.require, "exit 125 unless rows of this backend ran: ref, hwy, cuda")
-      ->type_name("BACKEND");
+      ->type_name("ref|hwy|cuda");
   app.add_option("--shard", f.shard,
                  "only the I-th of N parts of the cases (of the mutants, with --mutants), I from 1")
       ->type_name("I/N")

@@ -52,6 +52,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
   auto* file =
       app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
+          ->type_name("FILE")
           ->excludes(prompt);
   auto* chat = app.add_flag("--chat", f.prompt.chat, "wrap the text as a user turn in ChatML");
   app.add_option("--tokens", f.prompt.tokens, "token ids instead of text: 3838,374,220")
@@ -62,11 +63,14 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_flag("--ignore-eos", f.ignore_eos, "do not stop at the end of text");
   app.add_option("--backend", f.backend,
                  "oracle (float64), ref (float32 yardstick), hwy (SIMD);\ndefault hwy where it is "
-                 "complete, else ref");
+                 "complete, else ref")
+      ->type_name("oracle|ref|hwy|cuda");
   app.add_option("--contract", f.contract,
                  "which numbers to produce: f32, or q16 or q8 (activations rounded to\nintegers); "
-                 "default q16 with hwy, else f32");
-  app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32");
+                 "default q16 with hwy, else f32")
+      ->type_name("f32|q16|q8");
+  app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32")
+      ->type_name("f32|f16");
   app.add_option("--use", f.use,
                  "another row or a mutant for an op, in some layers or all; may be given again:\n"
                  "gate_up@3-5=GateUpRef, silu=mutant:gelu ('lab list kernels', 'lab list mutants')")

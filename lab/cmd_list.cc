@@ -94,14 +94,14 @@ constexpr List kLists[] = {{"kernels", ListKernels},
 int CmdList(int argc, char** argv) {
   std::string what, format;
   CLI::App app("Lists the kernel rows, cases, taps, mutants or devices of this build.", "lab list");
+  std::vector<std::string_view> names;
+  for (const List& list : kLists) names.push_back(list.name);
   app.add_option("what", what, "kernels, cases, taps, mutants or devices")
       ->required()
-      ->type_name("WHAT");
+      ->type_name(fmt::format("{}", fmt::join(names, "|")));
   AddTableFormat(app, format);
   app.footer("Example:\n  lab list kernels");
   if (!ParseArgs(app, argc, argv)) return kPass;
-  std::vector<std::string_view> names;
-  for (const List& list : kLists) names.push_back(list.name);
   const Table table = kLists[IndexOfName(names, what, "lab list")].make();
   PrintOut(table.To(ParseTableFormat(format)));
   return kPass;

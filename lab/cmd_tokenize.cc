@@ -57,9 +57,12 @@ int CmdTokenize(int argc, char** argv) {
   AddModel(app, model_name);
   auto* prompt_option = app.add_option("--prompt", prompt, "text");
   auto* file_option =
-      app.add_option("--prompt-file", prompt_file, "text from a file; - is standard input");
-  auto* jsonl_option = app.add_option(
-      "--jsonl", jsonl, "a file of {\"text\": ...} lines; {\"tokens\": [...]} lines come out");
+      app.add_option("--prompt-file", prompt_file, "text from a file; - is standard input")
+          ->type_name("FILE");
+  auto* jsonl_option =
+      app.add_option("--jsonl", jsonl,
+                     "a file of {\"text\": ...} lines; {\"tokens\": [...]} lines come out")
+          ->type_name("FILE");
   auto* tokens_option =
       app.add_option("--tokens", tokens, "with --decode: ids such as 3838,374,220");
   app.add_flag("--decode", decode, "from ids to text (--tokens, or --jsonl with \"tokens\" lines)");

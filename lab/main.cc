@@ -1,4 +1,3 @@
-#include <array>
 #include <exception>
 #include <new>
 
@@ -11,34 +10,6 @@
 
 namespace lab {
 namespace {
-
-constexpr std::array kVerbs = {
-    Verb{"forward", "run the model: generate, trace the taps, dump tensors", CmdForward},
-    Verb{"check", "judge every kernel row on captured inputs against the oracle", CmdCheck},
-    Verb{"bisect", "find the first wrong step of a candidate's pass", CmdBisect},
-    Verb{"capture", "take the inputs of a layer's ops from a run, as cases", CmdCapture},
-    Verb{"bench", "time every kernel row on the shapes of a real model", CmdBench},
-    Verb{"diff", "compare two runs tap by tap, or two weight files tensor by tensor", CmdDiff},
-    Verb{"report", "traces and results on one page, to look at or to send", CmdReport},
-    Verb{"tokenize", "text to token ids and back", CmdTokenize},
-    Verb{"inspect", "what a model file holds: metadata, tensors, types, bytes per token",
-         CmdInspect},
-    Verb{"list", "taps, kernels, devices of this build", CmdList},
-    Verb{"synth", "write a synthetic model as GGUF", CmdSynth},
-};
-
-std::string Usage() {
-  std::string text =
-      "lab: a kernel lab with reference oracles for qwen2 models\n\nUsage: lab VERB [FLAGS]\n\n";
-  for (const Verb& verb : kVerbs) text += fmt::format("  {:<10} {}\n", verb.name, verb.help);
-  return text +
-         "\n  lab VERB --help explains a verb; lab --version says what this binary is.\n\n"
-         "Example: lab forward --trace --prompt \"What is 2+2?\"\n\n"
-         "Exit codes: 0 pass, 1 numeric failure, 2 usage or unreadable input or unwritable "
-         "output,\n"
-         "  3 not comparable or nothing selected, 4 non-finite values, 5 slower than asked,\n"
-         "  70 internal error, 125 cannot run here, 130 interrupted, 141 closed pipe\n";
-}
 
 int Dispatch(int argc, char** argv) {
   const std::string_view name = argc > 1 ? argv[1] : "--help";
@@ -53,7 +24,7 @@ int Dispatch(int argc, char** argv) {
     return kPass;
   }
   std::vector<std::string_view> names;
-  for (const Verb& verb : kVerbs) {
+  for (const Verb& verb : Verbs()) {
     if (verb.name == name) return verb.run(argc - 1, argv + 1);
     names.push_back(verb.name);
   }

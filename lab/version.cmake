@@ -1,4 +1,5 @@
 # Writes OUT with the commit of SOURCE ("+" behind it when the tree has changes), only when it changed.
+cmake_minimum_required(VERSION 3.25)
 find_package(Git QUIET)
 set(commit "unknown")
 if(GIT_FOUND)

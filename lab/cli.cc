@@ -1,6 +1,7 @@
 #include "lab/cli.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -141,7 +142,11 @@ ProgressLine::~ProgressLine() {
   (*this)("");
 }
 void ProgressLine::operator()(std::string_view what) const {
-  if (on_) PrintErr(fmt::format("\r\x1b[K{}", what));
+  if (!on_) return;
+  // Of a line that wraps, the part above would stay.
+  winsize size = {};
+  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  PrintErr(fmt::format("\r\x1b[K{}", what.substr(0, (known ? size.ws_col : 80) - 1)));
 }
 
 std::string ReadText(const std::string& path) {

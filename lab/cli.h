@@ -61,8 +61,8 @@ struct Shard {
 /// "": everything. Throws Error.
 Shard ParseShard(const std::string& text);
 
-/// A line on standard error that tells what is going on, if that is a terminal; gone when it is
-/// over.
+/// A line (ASCII) on standard error that tells what is going on, if that is a terminal, cut to its
+/// width; gone when it is over.
 class ProgressLine {
  public:
   ProgressLine();

@@ -74,8 +74,7 @@ CaseFile CaptureFromModel(const Flags& f) {
     Fail("--layer {}: the model has layers 0 to {}", f.layer, model.config.layers - 1);
   CaseFile cases;
   cases.model = model.name().substr(model.name().rfind('/') + 1);
-  if (model.source->file().is_file())
-    cases.sha256 = Sha256OfFile(model.name(), model.source->file().bytes());
+  cases.sha256 = Sha256OfFile(model.source->file());
   cases.layer = f.layer;
   Prompt prompt = f.prompt;
   if (!prompt.file.empty()) {
@@ -96,6 +95,8 @@ CaseFile CaptureFromModel(const Flags& f) {
 int CmdCapture(int argc, char** argv) {
   Flags f;
   if (!ParseFlags(argc, argv, f)) return kPass;
+  if (!f.out.empty()) CheckCaseFileWritable(f.out);
+  if (!f.exports.empty()) CheckExportFolder(f.exports);
   CaseFile cases;
   if (f.edges)
     cases = EdgeCases();
@@ -109,12 +110,12 @@ int CmdCapture(int argc, char** argv) {
     throw Error(kNotComparable, fmt::format("--ops {}: no case has such a name or op", f.ops));
   if (!f.exports.empty()) {
     for (const Case& c : cases.cases) ExportCase(c, f.exports);
-    fmt::print(stderr, "lab: {} cases in {}\n", cases.cases.size(), f.exports);
+    PrintErr(fmt::format("lab: {} cases in {}\n", cases.cases.size(), f.exports));
   }
   if (!f.out.empty()) {
     WriteCaseFile(f.out, cases);
-    fmt::print(stderr, "lab: {} cases in {}.toml and {}.safetensors\n", cases.cases.size(), f.out,
-               f.out);
+    PrintErr(fmt::format("lab: {} cases in {}.toml and {}.safetensors\n", cases.cases.size(), f.out,
+                         f.out));
   }
   return kPass;
 }

@@ -8,6 +8,7 @@
 #include "lab/names.h"
 #include "lab/output.h"
 #include "lab/version.h"
+#include "model/file_bytes.h"
 
 namespace lab {
 namespace {
@@ -60,19 +61,27 @@ int Dispatch(int argc, char** argv) {
        fmt::join(names, ", "));
 }
 
+// As a new handler: a std::bad_alloc on a thread of the pool would end in std::terminate.
+[[noreturn]] void OutOfMemory() {
+  QuitNow(kCannotRun,
+          {"out of memory; a smaller model, a shorter prompt or fewer tokens need less"});
+}
+
 }  // namespace
 }  // namespace lab
 
 int main(int argc, char** argv) {
   lab::KeepStandardStreams();
   lab::InstallSignalHandlers();
+  lab::InstallMappingHandler();
+  std::set_new_handler(lab::OutOfMemory);
   try {
     return lab::Dispatch(argc, argv);
   } catch (const lab::Error& error) {
     if (error.code() != lab::kClosedPipe) lab::PrintErr(fmt::format("lab: {}\n", error.what()));
     return error.code();
   } catch (const std::bad_alloc&) {
-    lab::PrintErr("lab: out of memory\n");
+    lab::OutOfMemory();
   } catch (const std::exception& error) {
     lab::PrintErr(fmt::format("lab: internal error: {}\n", error.what()));
   }

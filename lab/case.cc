@@ -287,6 +287,18 @@ bool Chosen(const GlobList& globs, const Case& c) {
   return globs.Match(c.name) || globs.Match(NameOf(c.op));
 }
 
+void ChooseCases(std::vector<Case>& cases, const std::string& globs, std::string_view flag) {
+  const GlobList list(globs);
+  if (std::any_of(cases.begin(), cases.end(), [&](const Case& c) { return Chosen(list, c); })) {
+    std::erase_if(cases, [&](const Case& c) { return !Chosen(list, c); });
+    return;
+  }
+  std::vector<std::string_view> names;
+  for (const Case& c : cases) names.insert(names.end(), {c.name, NameOf(c.op)});
+  throw Error(kNotComparable, fmt::format("{} {}: no case has such a name or op{}", flag,
+                                          Printable(globs), DidYouMean(globs, names)));
+}
+
 CaseFile ReadCaseFile(const std::string& path) {
   const FileBytes file = FileBytes::Map(path);
   const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
@@ -339,7 +351,9 @@ std::vector<std::string> FindCaseFiles(const std::string& folder) {
   std::vector<std::string> paths;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error))
     if (entry.path().extension() == ".toml") paths.push_back(entry.path().string());
-  if (error) Fail("{}: cannot read the folder of cases: {}", folder, error.message());
+  if (error)
+    Fail("{}: cannot read the folder of cases: {}; --cases or $LAB_CASES may name another", folder,
+         error.message());
   std::sort(paths.begin(), paths.end());
   return paths;
 }

@@ -29,7 +29,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "the made-up edge\ncases instead (zeros, NaN, extreme scales, odd shapes...).",
       "lab capture");
   AddModel(app, f.model);
-  app.add_option("--layer", f.layer, "which layer (default 3)")->type_name("L");
+  app.add_option("--layer", f.layer, "which layer (default 3)")->type_name("L")->check(NotNegative);
   auto* text = app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
   auto* file =
       app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
@@ -39,9 +39,11 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option(
          "--rows", f.rows,
          "rows to keep of each matrix, spread evenly, with all columns; 0: all (default 64)")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(NotNegative);
   app.add_option("--queries", f.queries, "query tokens to keep for the attention; 0: all (default)")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(NotNegative);
   app.add_option("--ops", f.ops, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
@@ -104,10 +106,7 @@ int CmdCapture(int argc, char** argv) {
     cases = CaptureFromModel(f);
   else
     cases.cases = ReadCases(f.from);
-  const GlobList globs(f.ops);
-  std::erase_if(cases.cases, [&](const Case& c) { return !Chosen(globs, c); });
-  if (cases.cases.empty())
-    throw Error(kNotComparable, fmt::format("--ops {}: no case has such a name or op", f.ops));
+  ChooseCases(cases.cases, f.ops, "--ops");
   if (!f.exports.empty()) {
     for (const Case& c : cases.cases) ExportCase(c, f.exports);
     PrintErr(fmt::format("lab: {} cases in {}\n", cases.cases.size(), f.exports));

@@ -56,7 +56,9 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
          "take whole matrices of a layer of this model instead of the committed cases;\nwith "
          "--forward the model to run (default: $LAB_MODEL, the fetched file, tiny)")
       ->type_name("FILE|SHAPE");
-  app.add_option("--layer", f.layer, "with --model: which layer (default 3)")->type_name("L");
+  app.add_option("--layer", f.layer, "with --model: which layer (default 3)")
+      ->type_name("L")
+      ->check(NotNegative);
   app.add_option("--repeat", f.repeat, "run each row so often and demand the same bits (default 1)")
       ->type_name("N");
   app.add_option("--fresh", f.fresh,
@@ -111,9 +113,7 @@ std::vector<Case> LoadCases(const Flags& f) {
   } else {
     cases = ReadCases(CasesFolder(f.folder));
   }
-  const GlobList globs(f.cases);
-  std::erase_if(cases, [&](const Case& c) { return !Chosen(globs, c); });
-  if (cases.empty()) throw Error(kNotComparable, "no case matches --case");
+  ChooseCases(cases, f.cases, "--case");
   size_t index = 0;
   std::erase_if(cases,
                 [&, shard = ParseShard(f.shard)](const Case&) { return !shard.Has(index++); });
@@ -182,7 +182,12 @@ int CheckMutants(const Flags& f, const std::vector<const Row*>& rows,
   std::vector<const Mutant*> mutants;
   for (const Mutant& m : Mutants())
     if (globs.Match(m.name)) mutants.push_back(&m);
-  if (mutants.empty()) throw Error(kNotComparable, "no mutant matches --mutant");
+  if (mutants.empty()) {
+    std::vector<std::string_view> names;
+    for (const Mutant& m : Mutants()) names.push_back(m.name);
+    throw Error(kNotComparable, fmt::format("--mutant {}: there is none of that name{}",
+                                            Printable(f.mutant), DidYouMean(f.mutant, names)));
+  }
   return ReportMutants(RunMutants(mutants, rows, cases, f.threads), ParseTableFormat(f.format));
 }
 

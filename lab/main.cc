@@ -42,6 +42,11 @@ std::string Usage() {
 
 int Dispatch(int argc, char** argv) {
   const std::string_view name = argc > 1 ? argv[1] : "--help";
+  if (name == "help" && argc > 2) {
+    char help[] = "--help";
+    char* verb_help[] = {argv[0], argv[2], help, nullptr};
+    return Dispatch(3, verb_help);
+  }
   if (name == "--help" || name == "-h" || name == "help") {
     PrintOut(Usage());
     return argc > 1 ? kPass : kUsage;
@@ -57,7 +62,9 @@ int Dispatch(int argc, char** argv) {
     if (verb.name == name) return verb.run(argc - 1, argv + 1);
     names.push_back(verb.name);
   }
-  Fail("unknown verb '{}'{}; known: {}", Printable(name), DidYouMean(name, names),
+  std::vector<std::string_view> all = names;
+  all.insert(all.end(), {"--help", "--version"});
+  Fail("unknown verb '{}'{}; known: {}", Printable(name), DidYouMean(name, all),
        fmt::join(names, ", "));
 }
 

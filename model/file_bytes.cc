@@ -21,8 +21,9 @@ namespace lab {
 // taken out of it, and a process maps dozens of files.
 struct Mapping {
   std::atomic<uintptr_t> begin;  // 0: no longer mapped
-  size_t size;
   std::string path;
+  struct stat status;
+  size_t size;
   Mapping* next;
 };
 
@@ -30,8 +31,9 @@ namespace {
 
 std::atomic<Mapping*> mappings{nullptr};
 
-Mapping* Remember(const uint8_t* begin, size_t size, const std::string& path) {
-  auto* m = new Mapping{reinterpret_cast<uintptr_t>(begin), size, path, mappings.load()};
+Mapping* Remember(const void* begin, const std::string& path, const struct stat& status) {
+  auto* m = new Mapping{reinterpret_cast<uintptr_t>(begin), path, status,
+                        static_cast<size_t>(status.st_size), mappings.load()};
   while (!mappings.compare_exchange_weak(m->next, m)) {
   }
   return m;
@@ -77,8 +79,7 @@ FileBytes FileBytes::Map(const std::string& path) {
   FileBytes file;
   file.name_ = path;
   file.bytes_ = {static_cast<const uint8_t*>(data), static_cast<size_t>(st.st_size)};
-  file.mapping_ = Remember(file.bytes_.data(), file.bytes_.size(), path);
-  file.status_ = st;
+  file.mapping_ = Remember(data, path, st);
   return file;
 }
 
@@ -101,8 +102,11 @@ FileBytes::FileBytes(FileBytes&& other) noexcept
     : name_(std::move(other.name_)),
       owned_(std::move(other.owned_)),
       bytes_(std::exchange(other.bytes_, {})),
-      mapping_(std::exchange(other.mapping_, nullptr)),
-      status_(other.status_) {}
+      mapping_(std::exchange(other.mapping_, nullptr)) {}
+
+const struct stat& FileBytes::status() const {
+  return mapping_->status;
+}
 
 void FileBytes::LetGo(std::span<const uint8_t> part) const {
   if (!is_file()) return;

@@ -30,15 +30,14 @@ class FileBytes {
   const std::string& name() const { return name_; }
   bool is_file() const { return mapping_ != nullptr; }
   /// What the system said of a mapped file when it was mapped: another may have its path by now.
-  const struct stat& status() const { return status_; }
+  const struct stat& status() const;
 
  private:
   FileBytes() = default;
   std::string name_;
   std::vector<uint8_t> owned_;
   std::span<const uint8_t> bytes_;
-  struct Mapping* mapping_ = nullptr;
-  struct stat status_ = {};
+  struct Mapping* mapping_ = nullptr;  // of a mapped file
 };
 
 /// From here on, a mapped file that becomes shorter while somebody reads it ends the process with

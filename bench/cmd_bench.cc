@@ -229,9 +229,7 @@ class RowBench {
         Fail("--layer {}: the model has layers 0 to {}", f_.layer, model_->config.layers - 1);
       cases_ = LayerCases(*model_, f_.layer, f_.tokens, f_.depth);
     }
-    const GlobList globs(f_.cases);
-    std::erase_if(cases_, [&](const Case& c) { return !Chosen(globs, c); });
-    if (cases_.empty()) throw Error(kNotComparable, "no case matches --case");
+    ChooseCases(cases_, f_.cases, "--case");
   }
 
   size_t Register(const Case& c, const Row& row) {
@@ -301,6 +299,10 @@ void InitializeBenchmark(std::vector<char*>& args) {
   static char aggregates[] = "--benchmark_report_aggregates_only=true";
   const auto is_help = [](std::string_view arg) { return arg == "--help" || arg == "-h"; };
   if (std::any_of(args.begin(), args.end(), is_help)) return;
+  // Google Benchmark would find out late, and exit with 1.
+  constexpr std::string_view kOut = "--benchmark_out=";
+  for (const std::string_view arg : args)
+    if (arg.starts_with(kOut)) const OutputFile probe(std::string(arg.substr(kOut.size())));
   args.insert(args.begin() + 1, {repetitions, aggregates});
   auto argc = static_cast<int>(args.size());
   benchmark::Initialize(&argc, args.data());

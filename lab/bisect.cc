@@ -160,7 +160,9 @@ BisectResult Bisector::Run(const RowSet& rows, const StepFilter& filter) {
   }
   std::move(behind, outside.end(), std::back_inserter(result.steps));
   if (result.steps.empty())
-    throw Error(kNotComparable, "no step of this pass matches --layers and --ops");
+    throw Error(kNotComparable,
+                "no step of this pass matches --layers and --ops; steps are named as in the table "
+                "that lab bisect prints without them: q_proj, gate_up_swiglu");
   return result;
 }
 

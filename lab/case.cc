@@ -1,6 +1,9 @@
 #include "lab/case.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <toml++/toml.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -41,6 +44,24 @@ std::string Folder(const std::string& path) {
   const size_t slash = path.rfind('/');
   return slash == std::string::npos ? "" : path.substr(0, slash + 1);
 }
+
+// Held while the two files of a case file are put in place. Where a file system has no such locks,
+// the hash in the TOML file still shows two that do not belong together.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder)
+      : fd_(open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (fd_ >= 0) flock(fd_, LOCK_EX);
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+  ~FolderLock() {
+    if (fd_ >= 0) close(fd_);
+  }
+
+ private:
+  int fd_;
+};
 
 std::string FileName(const std::string& path) {
   return path.substr(Folder(path).size());
@@ -115,6 +136,10 @@ class CaseReader {
     if (data.empty() || data.find('/') != std::string::npos || data[0] == '.')
       Bad(root_, "data must name a file in the same folder");
     tensors_ = std::make_unique<Safetensors>(Folder(path_) + data);
+    const auto hash = root_["data_sha256"].value<std::string>();
+    if (hash && *hash != Sha256(tensors_->bytes()))
+      Bad(root_, "{} is not the data file of this one: its sha256 is another; capture both again",
+          Printable(data));
     const toml::array* cases = root_["case"].as_array();
     if (!cases || cases->empty()) Bad(root_, "there is no [[case]]");
     for (const toml::node& node : *cases) {
@@ -262,6 +287,18 @@ bool Chosen(const GlobList& globs, const Case& c) {
   return globs.Match(c.name) || globs.Match(NameOf(c.op));
 }
 
+void ChooseCases(std::vector<Case>& cases, const std::string& globs, std::string_view flag) {
+  const GlobList list(globs);
+  if (std::any_of(cases.begin(), cases.end(), [&](const Case& c) { return Chosen(list, c); })) {
+    std::erase_if(cases, [&](const Case& c) { return !Chosen(list, c); });
+    return;
+  }
+  std::vector<std::string_view> names;
+  for (const Case& c : cases) names.insert(names.end(), {c.name, NameOf(c.op)});
+  throw Error(kNotComparable, fmt::format("{} {}: no case has such a name or op{}", flag,
+                                          Printable(globs), DidYouMean(globs, names)));
+}
+
 CaseFile ReadCaseFile(const std::string& path) {
   const FileBytes file = FileBytes::Map(path);
   const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
@@ -276,25 +313,32 @@ CaseFile ReadCaseFile(const std::string& path) {
 }
 
 void WriteCaseFile(const std::string& stem, const CaseFile& file) {
-  OutputFile toml_out(stem + ".toml"), data_out(stem + ".safetensors");
+  const std::string data = stem + ".safetensors";
+  OutputFile toml_out(stem + ".toml"), data_out(data);
   TensorStore tensors;
   toml::array cases, ids;
   for (const Case& c : file.cases) cases.push_back(WriteCase(c, tensors));
   for (const int32_t id : file.ids) ids.push_back(static_cast<int64_t>(id));
+  WriteSafetensors(data_out, tensors.entries(), {{"model", file.model}, {"sha256", file.sha256}});
+  const FolderLock lock(Folder(stem));
+  data_out.Commit();
   const toml::table root{{"schema", kSchema},
                          {"model", file.model},
                          {"sha256", file.sha256},
                          {"prompt", file.prompt},
                          {"ids", ids},
                          {"layer", static_cast<int64_t>(file.layer)},
-                         {"data", FileName(stem) + ".safetensors"},
+                         {"data", FileName(data)},
+                         {"data_sha256", Sha256(Safetensors(data).bytes())},
                          {"case", cases}};
   std::ostringstream text;
   text << root << "\n";
-  WriteSafetensors(data_out, tensors.entries(), {{"model", file.model}, {"sha256", file.sha256}});
   toml_out.Write(text.str());
-  data_out.Commit();
   toml_out.Commit();
+}
+
+void CheckCaseFileWritable(const std::string& stem) {
+  const OutputFile toml(stem + ".toml"), data(stem + ".safetensors");
 }
 
 std::string CasesFolder(const std::string& folder) {
@@ -313,7 +357,9 @@ std::vector<std::string> FindCaseFiles(const std::string& folder) {
   std::vector<std::string> paths;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error))
     if (entry.path().extension() == ".toml") paths.push_back(entry.path().string());
-  if (error) Fail("{}: cannot read the folder of cases: {}", folder, error.message());
+  if (error)
+    Fail("{}: cannot read the folder of cases: {}; --cases or $LAB_CASES may name another", folder,
+         error.message());
   std::sort(paths.begin(), paths.end());
   return paths;
 }

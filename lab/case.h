@@ -49,12 +49,19 @@ struct CaseFile {
 std::string ShapeProblem(const Case& c);
 
 /// Reads cases/NAME.toml and the safetensors file beside it that it names. Throws Error with file
-/// and line, or file and tensor.
+/// and line, or file and tensor; also when the second is not the one that the first was written
+/// with.
 CaseFile ReadCaseFile(const std::string& path);
 
-/// Writes STEM.toml and STEM.safetensors, each whole or not at all.
+/// Writes STEM.toml and STEM.safetensors, each whole or not at all. Of several processes that write
+/// one STEM the last one's pair stays.
 void WriteCaseFile(const std::string& stem, const CaseFile& file);
+/// Throws Error when WriteCaseFile could not write there.
+void CheckCaseFileWritable(const std::string& stem);
 
+/// Leaves the cases whose name or op matches one of the globs ("": all). Throws Error (exit 3) that
+/// names `flag` and the nearest name where that is none.
+void ChooseCases(std::vector<Case>& cases, const std::string& globs, std::string_view flag);
 /// Whether a glob matches the case's name or its op.
 bool Chosen(const GlobList& globs, const Case& c);
 

@@ -1,6 +1,7 @@
 #include "lab/cli.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,7 +18,30 @@
 namespace lab {
 namespace {
 
-// CLI11 says what went wrong but not which flag was meant.
+// The option that an argument such as --top, --top=3 or -n names, or null.
+const CLI::Option* OptionOf(const CLI::App& app, std::string_view arg) {
+  if (!arg.starts_with('-') || arg.size() < 2) return nullptr;
+  return app.get_option_no_throw(std::string(arg.substr(0, arg.find('='))));
+}
+
+// CLI11 would take the next flag for the value that is missing before it.
+void RefuseMissingValues(const CLI::App& app, int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view arg = argv[i];
+    const CLI::Option* option = OptionOf(app, arg);
+    if (!option || option->get_expected_max() == 0) continue;
+    const std::string name = option->get_name();
+    if (arg.ends_with('=') && arg.find('=') == arg.size() - 1 && name != "--prompt")
+      Fail("{}: {}: the value is empty", app.get_name(), name);
+    if (option->get_expected_min() == 0 || arg.find('=') != std::string_view::npos) continue;
+    if (i + 1 == argc) Fail("{}: {}: the value is missing", app.get_name(), name);
+    if (OptionOf(app, argv[i + 1]))
+      Fail("{}: {}: the value is missing before {}", app.get_name(), name, argv[i + 1]);
+    ++i;
+  }
+}
+
+// CLI11 says what went wrong, in words of its own and not which flag was meant.
 std::string Explain(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   std::vector<std::string> flags;
   for (const CLI::Option* option : app.get_options())
@@ -25,8 +49,22 @@ std::string Explain(const CLI::App& app, const CLI::ParseError& error, int argc,
   const std::vector<std::string_view> known(flags.begin(), flags.end());
   for (int i = 1; i < argc; ++i) {
     const std::string_view arg = argv[i], flag = arg.substr(0, arg.find('='));
-    if (flag.starts_with("--") && flag.size() > 2 && !app.get_option_no_throw(std::string(flag)))
-      return fmt::format("unknown flag {}{}", Printable(flag), DidYouMean(flag, known));
+    const CLI::Option* option = OptionOf(app, arg);
+    if (option && option->get_expected_min() > 0 && flag == arg) ++i;  // its value follows
+    if (option || !flag.starts_with('-') || flag.size() < 2) continue;
+    if (flag.starts_with("--benchmark_"))
+      return fmt::format("{}: Google Benchmark does not know this flag or its value", flag);
+    return fmt::format("unknown flag {}{}", Printable(flag), DidYouMean(flag, known));
+  }
+  for (const CLI::Option* option : app.get_options()) {
+    const std::vector<std::string>& values = option->results();
+    if (option->get_expected_max() == 1 && values.size() > 1 &&
+        option->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw)
+      return fmt::format("{}: given {} times", option->get_name(), values.size());
+    if (error.get_name() == "ConversionError" && values.size() == 1 &&
+        std::string_view(error.what()).ends_with(option->get_name() + " = " + values[0]))
+      return fmt::format("{}: '{}' is no number that fits here", option->get_name(),
+                         Printable(values[0]));
   }
   return Printable(error.what(), 200);
 }
@@ -52,6 +90,7 @@ bool ParseArgs(CLI::App& app, int argc, char** argv) {
     (*visitor)(app);
     return false;
   }
+  RefuseMissingValues(app, argc, argv);
   try {
     app.parse(argc, argv);
     RefuseEmptyValues(app);
@@ -146,7 +185,11 @@ ProgressLine::~ProgressLine() {
   (*this)("");
 }
 void ProgressLine::operator()(std::string_view what) const {
-  if (on_) PrintErr(fmt::format("\r\x1b[K{}", what));
+  if (!on_) return;
+  // Of a line that wraps, the part above would stay.
+  winsize size = {};
+  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  PrintErr(fmt::format("\r\x1b[K{}", what.substr(0, (known ? size.ws_col : 80) - 1)));
 }
 
 std::string ReadText(const std::string& path) {

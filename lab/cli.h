@@ -72,8 +72,8 @@ std::vector<int32_t> ParseIds(std::string_view text, size_t vocab);
 /// Throws Error when --threads is outside 1 to 1024.
 void CheckThreads(int threads);
 
-/// A line on standard error that tells what is going on, if that is a terminal; gone when it is
-/// over.
+/// A line (ASCII) on standard error that tells what is going on, if that is a terminal, cut to its
+/// width; gone when it is over.
 class ProgressLine {
  public:
   ProgressLine();

@@ -144,8 +144,7 @@ std::string WriteCapsule(const Flags& f, const Qwen2& model, const Bisector& bis
   c.name = fmt::format("{}.{}", f.out.substr(f.out.rfind('/') + 1), step.name);
   CaseFile file;
   file.model = model.name().substr(model.name().rfind('/') + 1);
-  if (model.source->file().is_file())
-    file.sha256 = Sha256OfFile(model.name(), model.source->file().bytes());
+  file.sha256 = Sha256OfFile(model.source->file());
   if (f.prompt.tokens.empty() && f.prompt.file.empty()) file.prompt = f.prompt.text;
   file.ids = ids;
   file.layer = step.layer == kNoLayer ? 0 : static_cast<size_t>(step.layer);
@@ -266,9 +265,7 @@ int CmdBisect(int argc, char** argv) {
   ParseShard(f.shard);
   Candidate candidate = ParseCandidate(f);
   UseSimdTarget(f.target);
-  if (!f.out.empty()) {  // opened before computing, so that it can be written after
-    const OutputFile toml(f.out + ".toml"), data(f.out + ".safetensors");
-  }
+  if (!f.out.empty()) CheckCaseFileWritable(f.out);
   Qwen2 model = OpenModel(ResolveModel(f.model));
   candidate.rows.Use(ParseUse(f.use, candidate.rows.contract(), model.config.layers));
   if (!f.xray.empty()) return RunXray(f, model, candidate.rows.rules());

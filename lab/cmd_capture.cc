@@ -29,7 +29,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "the made-up edge\ncases instead (zeros, NaN, extreme scales, odd shapes...).",
       "lab capture");
   AddModel(app, f.model);
-  app.add_option("--layer", f.layer, "which layer (default 3)")->type_name("L");
+  app.add_option("--layer", f.layer, "which layer (default 3)")->type_name("L")->check(NotNegative);
   auto* text = app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
   auto* file =
       app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
@@ -40,9 +40,11 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option(
          "--rows", f.rows,
          "rows to keep of each matrix, spread evenly, with all columns; 0: all (default 64)")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(NotNegative);
   app.add_option("--queries", f.queries, "query tokens to keep for the attention; 0: all (default)")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(NotNegative);
   app.add_option("--ops", f.ops, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
   app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
@@ -75,8 +77,7 @@ CaseFile CaptureFromModel(const Flags& f) {
     Fail("--layer {}: the model has layers 0 to {}", f.layer, model.config.layers - 1);
   CaseFile cases;
   cases.model = model.name().substr(model.name().rfind('/') + 1);
-  if (model.source->file().is_file())
-    cases.sha256 = Sha256OfFile(model.name(), model.source->file().bytes());
+  cases.sha256 = Sha256OfFile(model.source->file());
   cases.layer = f.layer;
   Prompt prompt = f.prompt;
   if (!prompt.file.empty()) {
@@ -97,6 +98,8 @@ CaseFile CaptureFromModel(const Flags& f) {
 int CmdCapture(int argc, char** argv) {
   Flags f;
   if (!ParseFlags(argc, argv, f)) return kPass;
+  if (!f.out.empty()) CheckCaseFileWritable(f.out);
+  if (!f.exports.empty()) CheckExportFolder(f.exports);
   CaseFile cases;
   if (f.edges)
     cases = EdgeCases();
@@ -104,18 +107,15 @@ int CmdCapture(int argc, char** argv) {
     cases = CaptureFromModel(f);
   else
     cases.cases = ReadCases(f.from);
-  const GlobList globs(f.ops);
-  std::erase_if(cases.cases, [&](const Case& c) { return !Chosen(globs, c); });
-  if (cases.cases.empty())
-    throw Error(kNotComparable, fmt::format("--ops {}: no case has such a name or op", f.ops));
+  ChooseCases(cases.cases, f.ops, "--ops");
   if (!f.exports.empty()) {
     for (const Case& c : cases.cases) ExportCase(c, f.exports);
-    fmt::print(stderr, "lab: {} cases in {}\n", cases.cases.size(), f.exports);
+    PrintErr(fmt::format("lab: {} cases in {}\n", cases.cases.size(), f.exports));
   }
   if (!f.out.empty()) {
     WriteCaseFile(f.out, cases);
-    fmt::print(stderr, "lab: {} cases in {}.toml and {}.safetensors\n", cases.cases.size(), f.out,
-               f.out);
+    PrintErr(fmt::format("lab: {} cases in {}.toml and {}.safetensors\n", cases.cases.size(), f.out,
+                         f.out));
   }
   return kPass;
 }

@@ -61,7 +61,9 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
          "take whole matrices of a layer of this model instead of the committed cases;\nwith "
          "--forward the model to run (default: $LAB_MODEL, the fetched file, tiny)")
       ->type_name("FILE|SHAPE");
-  app.add_option("--layer", f.layer, "with --model: which layer (default 3)")->type_name("L");
+  app.add_option("--layer", f.layer, "with --model: which layer (default 3)")
+      ->type_name("L")
+      ->check(NotNegative);
   app.add_option("--repeat", f.repeat, "run each row so often and demand the same bits (default 1)")
       ->type_name("N");
   app.add_option("--fresh", f.fresh,
@@ -125,9 +127,7 @@ std::vector<Case> LoadCases(const Flags& f) {
   } else {
     cases = ReadCases(CasesFolder(f.folder));
   }
-  const GlobList globs(f.cases);
-  std::erase_if(cases, [&](const Case& c) { return !Chosen(globs, c); });
-  if (cases.empty()) throw Error(kNotComparable, "no case matches --case");
+  ChooseCases(cases, f.cases, "--case");
   return cases;
 }
 
@@ -211,7 +211,12 @@ int CheckMutants(const Flags& f, const std::vector<const Row*>& rows,
     if (globs.Match(m.name) &&
         std::any_of(rows.begin(), rows.end(), [&](const Row* row) { return m.Wraps(row->op); }))
       mutants.push_back(&m);
-  if (mutants.empty()) throw Error(kNotComparable, "no mutant of these ops matches --mutant");
+  if (mutants.empty()) {
+    std::vector<std::string_view> names;
+    for (const Mutant& m : Mutants()) names.push_back(m.name);
+    throw Error(kNotComparable, fmt::format("--mutant {}: no mutant of these ops has that name{}",
+                                            Printable(f.mutant), DidYouMean(f.mutant, names)));
+  }
   const MadeBy made_by = Cut(mutants, f, "mutants", [](const Mutant* m) { return m->name; });
   return ReportMutants(SumMutants(RunMutants(mutants, rows, cases, f.threads)), {made_by},
                        ParseTableFormat(f.format));

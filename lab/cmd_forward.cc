@@ -163,14 +163,14 @@ template <class T>
 class Progress : public TapSink<T> {
  public:
   explicit Progress(size_t layers) : layers_(layers) {}
-  ~Progress() override { PrintErr("\r\x1b[K"); }
   bool Wants(Tap tap, int) const override { return tap == Tap::layer_out; }
   void OnTap(const TapView<T>& v) override {
-    PrintErr(fmt::format("\r\x1b[Ktokens {}-{}: layer {}/{}", v.first_token,
-                         v.first_token + v.tokens - 1, v.layer + 1, layers_));
+    line_(fmt::format("tokens {}-{}: layer {}/{}", v.first_token, v.first_token + v.tokens - 1,
+                      v.layer + 1, layers_));
   }
 
  private:
+  ProgressLine line_;
   size_t layers_;
 };
 
@@ -275,9 +275,7 @@ class Run {
     for (TopRecord& top : trace_.tops)
       for (const int32_t id : top.ids)
         if (tokenizer_) top.texts.push_back(tokenizer_->Decode(id));
-    const bool needs_hash = f_.tracing || !f_.dump.empty();
-    if (needs_hash && model_.source->file().is_file())
-      h.sha256 = Sha256OfFile(h.model, model_.source->file().bytes());
+    if (f_.tracing || !f_.dump.empty()) h.sha256 = Sha256OfFile(model_.source->file());
 
     if (tensors_) {
       tensors_->Write(*dump_file_, {{"model", h.model},

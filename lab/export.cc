@@ -153,15 +153,24 @@ class Exporter {
   std::string folder_, rows_;
 };
 
+void MakeFolder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) Fail("{}: cannot make this folder: {}", path, error.message());
+}
+
 }  // namespace
+
+void CheckExportFolder(const std::string& folder) {
+  MakeFolder(folder);
+  const OutputFile probe(folder + "/README.md");
+}
 
 void ExportCase(const Case& c, const std::string& folder) {
   if (c.name.find('/') != std::string::npos || c.name[0] == '.')
     Fail("case '{}': such a name is no name of a folder", Printable(c.name));
   const std::string path = fmt::format("{}/{}/", folder, c.name);
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) Fail("{}: cannot make this folder: {}", path, error.message());
+  MakeFolder(path);
   Exporter(c, path).Write();
 }
 

@@ -7,12 +7,18 @@
 #include "lab/names.h"
 #include "lab/output.h"
 #include "lab/version.h"
+#include "model/file_bytes.h"
 
 namespace lab {
 namespace {
 
 int Dispatch(int argc, char** argv) {
   const std::string_view name = argc > 1 ? argv[1] : "--help";
+  if (name == "help" && argc > 2) {
+    char help[] = "--help";
+    char* verb_help[] = {argv[0], argv[2], help, nullptr};
+    return Dispatch(3, verb_help);
+  }
   if (name == "--help" || name == "-h" || name == "help") {
     PrintOut(Usage());
     return argc > 1 ? kPass : kUsage;
@@ -28,8 +34,16 @@ int Dispatch(int argc, char** argv) {
     if (verb.name == name) return verb.run(argc - 1, argv + 1);
     names.push_back(verb.name);
   }
-  Fail("unknown verb '{}'{}; known: {}", Printable(name), DidYouMean(name, names),
+  std::vector<std::string_view> all = names;
+  all.insert(all.end(), {"--help", "--version"});
+  Fail("unknown verb '{}'{}; known: {}", Printable(name), DidYouMean(name, all),
        fmt::join(names, ", "));
+}
+
+// As a new handler: a std::bad_alloc on a thread of the pool would end in std::terminate.
+[[noreturn]] void OutOfMemory() {
+  QuitNow(kCannotRun,
+          {"out of memory; a smaller model, a shorter prompt or fewer tokens need less"});
 }
 
 }  // namespace
@@ -38,13 +52,15 @@ int Dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   lab::KeepStandardStreams();
   lab::InstallSignalHandlers();
+  lab::InstallMappingHandler();
+  std::set_new_handler(lab::OutOfMemory);
   try {
     return lab::Dispatch(argc, argv);
   } catch (const lab::Error& error) {
     if (error.code() != lab::kClosedPipe) lab::PrintErr(fmt::format("lab: {}\n", error.what()));
     return error.code();
   } catch (const std::bad_alloc&) {
-    lab::PrintErr("lab: out of memory\n");
+    lab::OutOfMemory();
   } catch (const std::exception& error) {
     lab::PrintErr(fmt::format("lab: internal error: {}\n", error.what()));
   }

@@ -44,9 +44,13 @@ void Forget(int slot) {
   temporaries[static_cast<size_t>(slot)].taken = false;
 }
 
-extern "C" void RemoveTemporariesAndExit(int signal) {
+void RemoveTemporaries() {
   for (TemporarySlot& slot : temporaries)
     if (slot.ready) unlink(slot.path);
+}
+
+extern "C" void RemoveTemporariesAndExit(int signal) {
+  RemoveTemporaries();
   _exit(128 + signal);
 }
 
@@ -102,6 +106,14 @@ void PrintErr(std::string_view text) {
   WriteAll(STDERR_FILENO, text);
 }
 
+void QuitNow(int code, std::initializer_list<std::string_view> parts) {
+  RemoveTemporaries();
+  PrintErr("lab: ");
+  for (const std::string_view part : parts) PrintErr(part);
+  PrintErr("\n");
+  _exit(code);
+}
+
 void KeepStandardStreams() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
     if (fcntl(fd, F_GETFD) < 0) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
@@ -116,7 +128,7 @@ void InstallSignalHandlers() {
     if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
   }
   action.sa_handler = SIG_IGN;
-  sigaction(SIGPIPE, &action, nullptr);
+  for (const int signal : {SIGPIPE, SIGXFSZ}) sigaction(signal, &action, nullptr);
 }
 
 OutputFile::OutputFile(const std::string& path) : path_(path), target_(ResolveLinks(path)) {

@@ -1,5 +1,6 @@
 #pragma once
 // Everything lab writes: checked, whole or not at all.
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -41,12 +42,17 @@ class OutputFile {
   int slot_ = -1;  // in the table of temporaries that a signal removes
 };
 
+/// Ends the process where nothing can be thrown, in a signal handler or a new handler: removes the
+/// temporaries, writes "lab: ", the parts and a line end to standard error. Allocates nothing.
+[[noreturn]] void QuitNow(int code, std::initializer_list<std::string_view> parts);
+
 /// Keeps the numbers of standard streams that the caller has closed from being given to the next
 /// file that opens; using such a stream stays an error.
 void KeepStandardStreams();
 
 /// On SIGINT, SIGTERM and SIGHUP removes the temporaries and ends the process (130 for SIGINT);
-/// one that the caller has ignored (nohup) stays ignored. SIGPIPE is ignored: writes report it.
+/// one that the caller has ignored (nohup) stays ignored. SIGPIPE and SIGXFSZ (ulimit -f) are
+/// ignored: writes report them.
 void InstallSignalHandlers();
 
 }  // namespace lab

@@ -5,7 +5,10 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <system_error>
 #include <thread>
+
+#include "lab/error.h"
 
 namespace lab {
 namespace {
@@ -64,7 +67,13 @@ class Pool {
   void Grow() {
     Worker& w = workers_.emplace_back();
     const int index = static_cast<int>(workers_.size());
-    w.thread = std::thread([this, &w, index] { Serve(w, index); });
+    try {
+      w.thread = std::thread([this, &w, index] { Serve(w, index); });
+    } catch (const std::system_error& error) {
+      workers_.pop_back();
+      throw Error(kCannotRun, fmt::format("cannot start thread {}: {}; --threads {} would do",
+                                          index + 1, error.code().message(), index));
+    }
   }
 
   void Serve(Worker& w, int index) {

@@ -46,6 +46,8 @@ class Safetensors {
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   /// Null when there is no such tensor.
   const SafetensorsEntry* Find(std::string_view name) const;
+  /// Of the whole file.
+  std::span<const uint8_t> bytes() const { return file_.bytes(); }
 
  private:
   FileBytes file_;

@@ -23,8 +23,14 @@ std::vector<const Row*> SelectRows(const std::string& ops, const std::string& ba
     if (!globs.Match(NameOf(row.op)) && !globs.Match(row.function)) continue;
     rows.push_back(&row);
   }
-  if (rows.empty())
-    throw Error(kNotComparable, "no kernel row matches --op, --backend and --contract");
+  if (rows.empty()) {
+    std::vector<std::string_view> names;
+    for (const Row& row : Rows()) names.insert(names.end(), {NameOf(row.op), row.function});
+    throw Error(kNotComparable,
+                fmt::format("no kernel row is '{}'{} of that backend and contract; 'lab list "
+                            "kernels' names them",
+                            ops.empty() ? "*" : Printable(ops), DidYouMean(ops, names)));
+  }
   return rows;
 }
 

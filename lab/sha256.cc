@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <openssl/evp.h>
-#include <sys/stat.h>
 
 #include <climits>
 #include <cstdlib>
@@ -37,21 +36,23 @@ std::string Sha256(std::span<const uint8_t> bytes) {
   return hex;
 }
 
-std::string Sha256OfFile(const std::string& path, std::span<const uint8_t> bytes) {
-  struct stat st;
+std::string Sha256OfFile(const FileBytes& file) {
+  if (!file.is_file()) return "";
+  const struct stat& st = file.status();
   char real[PATH_MAX];
-  if (stat(path.c_str(), &st) != 0 || !realpath(path.c_str(), real)) return Sha256(bytes);
+  if (!realpath(file.name().c_str(), real)) return Sha256(file.bytes());
   const std::string memory_path = CacheDir() + "/sha256.json";
-  const Json identity = {static_cast<uint64_t>(st.st_size), static_cast<int64_t>(st.st_mtim.tv_sec),
-                         static_cast<int64_t>(st.st_mtim.tv_nsec),
-                         static_cast<uint64_t>(st.st_ino)};
+  const Json identity = {
+      static_cast<uint64_t>(st.st_size),       static_cast<uint64_t>(st.st_ino),
+      static_cast<int64_t>(st.st_mtim.tv_sec), static_cast<int64_t>(st.st_mtim.tv_nsec),
+      static_cast<int64_t>(st.st_ctim.tv_sec), static_cast<int64_t>(st.st_ctim.tv_nsec)};
   Json memory = ReadMemory(memory_path);
   const Json known = memory.value(real, Json::object());
   if (known.is_object() && known.value("file", Json()) == identity &&
       known.value("sha256", Json()).is_string())
     return known["sha256"];
 
-  const std::string hash = Sha256(bytes);
+  const std::string hash = Sha256(file.bytes());
   memory[real] = {{"file", identity}, {"sha256", hash}};
   std::error_code ignored;
   std::filesystem::create_directories(CacheDir(), ignored);

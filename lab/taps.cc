@@ -45,12 +45,18 @@ TapFilter::TapFilter(std::span<const std::string> globs, size_t layers) {
   }
   for (size_t g = 0; g < globs.size(); ++g) {
     if (used[g]) continue;
-    std::vector<std::string_view> names;
-    for (const TapInfo& info : Taps()) names.push_back(info.name);
-    throw Error(
-        kNotComparable,
-        fmt::format("--taps: '{}' selects no tap of this model{}; 'lab list taps' names them",
-                    Printable(globs[g]), DidYouMean(globs[g], names)));
+    std::vector<std::string> paths;  // as exact as the glob is
+    const bool with_layer = globs[g].find('.') != std::string::npos;
+    for (size_t t = 0; t < Taps().size(); ++t)
+      for (size_t l = 0; l < (with_layer && Taps()[t].per_layer ? layers : 1); ++l)
+        paths.push_back(TapPath(static_cast<Tap>(t), with_layer && Taps()[t].per_layer
+                                                         ? static_cast<int>(l)
+                                                         : int{kNoLayer}));
+    const std::vector<std::string_view> names(paths.begin(), paths.end());
+    throw Error(kNotComparable,
+                fmt::format("--taps: '{}' selects no tap of this model{}, which has layers 0 to "
+                            "{}; 'lab list taps' names them",
+                            Printable(globs[g]), DidYouMean(globs[g], names), layers - 1));
   }
 }
 

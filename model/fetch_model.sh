@@ -59,8 +59,11 @@ from_publisher() {
   local progress=(--silent --show-error)
   if [[ -t 2 && -z ${CI:-} ]]; then progress=(--progress-bar); fi
   # A dead host is given up after 10 s, a stalled transfer after 30 s.
-  curl --fail --location "${progress[@]}" --connect-timeout 10 \
-    --speed-limit 10000 --speed-time 30 --continue-at - --output "$partial" "$url"
+  local fetch=(curl --fail --location "${progress[@]}" --connect-timeout 10
+    --speed-limit 10000 --speed-time 30 --output "$partial" "$url") status=0
+  "${fetch[@]}" --continue-at - || status=$?
+  ((status == 33)) || return "$status" # the server cannot go on where it stopped
+  "${fetch[@]}"
 }
 
 part_file() { printf '%s/part%02d.bin' "$part_folder" "$1"; }

@@ -1,4 +1,6 @@
 #pragma once
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <span>
 #include <string>
@@ -26,14 +28,20 @@ class FileBytes {
   std::span<const uint8_t> bytes() const { return bytes_; }
   /// The path, or the name of bytes that are in no file.
   const std::string& name() const { return name_; }
-  bool is_file() const { return mapped_; }
+  bool is_file() const { return mapping_ != nullptr; }
+  /// What the system said of a mapped file when it was mapped: another may have its path by now.
+  const struct stat& status() const;
 
  private:
   FileBytes() = default;
   std::string name_;
   std::vector<uint8_t> owned_;
   std::span<const uint8_t> bytes_;
-  bool mapped_ = false;
+  struct Mapping* mapping_ = nullptr;  // of a mapped file
 };
+
+/// From here on, a mapped file that becomes shorter while somebody reads it ends the process with
+/// one line and exit 2 instead of SIGBUS.
+void InstallMappingHandler();
 
 }  // namespace lab

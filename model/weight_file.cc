@@ -1,9 +1,11 @@
 #include "model/weight_file.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 
@@ -326,8 +328,12 @@ bool IsWeightFile(const std::string& path) {
 }
 
 FileBytes OpenModelBytes(const std::string& model) {
-  return IsSynthShape(model) ? FileBytes::FromMemory(model, MakeSynthGguf(model))
-                             : FileBytes::Map(model);
+  if (IsSynthShape(model)) return FileBytes::FromMemory(model, MakeSynthGguf(model));
+  // Without a slash it may be a mistyped shape.
+  if (model.find('/') == std::string::npos && access(model.c_str(), F_OK) != 0)
+    Fail("{}: cannot open: {}; nor is it one of the synthetic shapes {}", Printable(model),
+         std::strerror(errno), SynthShapeNames());
+  return FileBytes::Map(model);
 }
 
 }  // namespace lab

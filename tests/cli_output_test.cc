@@ -131,13 +131,6 @@ TEST(CliOutput, AFailedRunLeavesTheOldFile) {
 
 // --- signals ---
 
-// True when something appears in the folder within the limit of a hang.
-bool WaitForAFile(const TempDir& dir, size_t files) {
-  for (int i = 0; i < 10000 && dir.Names().size() < files; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  return dir.Names().size() >= files;
-}
-
 TEST(CliSignal, LeavesNoTemporaryAndTheOldFile) {
   const struct { int signal, code; } cases[] = {{SIGINT, 130}, {SIGTERM, 143}, {SIGHUP, 129}};
   for (const auto& c : cases) {

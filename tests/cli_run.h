@@ -47,9 +47,8 @@ struct Result {
 // One run of the lab. Unless told otherwise it sees no model, no cache and an empty standard input.
 class Process {
  public:
-  explicit Process(const Strings& args) {
-    args_ = {LAB_BINARY};
-    args_.insert(args_.end(), args.begin(), args.end());
+  explicit Process(Strings args) : args_(std::move(args)) {
+    args_.insert(args_.begin(), LAB_BINARY);
     env_ = {{"HOME", dir_ / "home"}, {"XDG_CACHE_HOME", dir_ / "cache"}, {"LAB_MODEL", ""}};
     posix_spawn_file_actions_init(&files_);
     Connect(STDIN_FILENO, "/dev/null", O_RDONLY);
@@ -82,6 +81,15 @@ class Process {
   Process& Input(const std::string& text) {
     return Connect(STDIN_FILENO, WriteBytes(dir_ / "in", text), O_RDONLY);
   }
+  // Runs in a shell that does something first, such as "ulimit -f 8"; if that fails, exit 99.
+  Process& After(const std::string& commands) {
+    return Shell("{ " + commands + "; } || exit 99; exec \"$0\" \"$@\"");
+  }
+  // Runs a script instead, in which "$0" "$@" is the lab with these arguments.
+  Process& Shell(const std::string& script) {
+    args_.insert(args_.begin(), {"/bin/sh", "-c", script});
+    return *this;
+  }
   // As under nohup.
   Process& IgnoreHangup() {
     ignore_hangup_ = true;
@@ -104,9 +112,9 @@ class Process {
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
     const auto before = std::signal(SIGHUP, ignore_hangup_ ? SIG_IGN : SIG_DFL);
-    if (const int error = posix_spawn(&pid_, LAB_BINARY, &files_, &attributes,
+    if (const int error = posix_spawn(&pid_, args_[0].c_str(), &files_, &attributes,
                                       Pointers(args_).data(), Pointers(env).data())) {
-      ADD_FAILURE() << LAB_BINARY << ": " << std::strerror(error);
+      ADD_FAILURE() << args_[0] << ": " << std::strerror(error);
       pid_ = -1;
     }
     std::signal(SIGHUP, before);
@@ -116,6 +124,7 @@ class Process {
     ASSERT_GT(pid_, 0) << "not running; kill would signal every process";
     kill(pid_, signal);
   }
+  pid_t pid() const { return pid_; }
 
   // The limit is for a run that hangs, or computes before it looks at its flags.
   Result Finish(std::chrono::seconds limit = std::chrono::seconds(60)) {
@@ -233,6 +242,13 @@ inline void ExpectFails(std::span<const Case> cases) {
     SCOPED_TRACE(line);
     ExpectFails(RunLab(c.args), c.code, c.said);
   }
+}
+
+// True when so many files are in the folder within the limit of a hang.
+inline bool WaitForAFile(const TempDir& dir, size_t files) {
+  for (int i = 0; i < 10000 && dir.Names().size() < files; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  return dir.Names().size() >= files;
 }
 
 // The verbs as the usage lists them.

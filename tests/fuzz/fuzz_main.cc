@@ -1,4 +1,5 @@
-// The fuzzer: libFuzzer's flags, and the target's name in $LAB_FUZZ_TARGET.
+// The fuzzer: libFuzzer's flags, and the target's name in $LAB_FUZZ_TARGET; without one, a list of
+// them.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -22,7 +23,7 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
   }
   for (const auto& t : targets)
     std::printf("%.*s\n", static_cast<int>(t.name.size()), t.name.data());
-  std::exit(name ? 2 : 0);
+  std::exit(name && *name ? 2 : 0);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -7,7 +7,7 @@ if(CMAKE_CXX_FLAGS MATCHES "fuzzer-no-link")
   # The readers and what they need, without kernels; a source that is missing here is an undefined
   # symbol. Most of the time goes into the headers they share, so each group is one compilation.
   set(fuzz_runs
-      lab/cache_dir.cc lab/facts.cc lab/laws.cc lab/names.cc lab/output.cc lab/read_apr_trace.cc
+      lab/aligned.cc lab/cache_dir.cc lab/facts.cc lab/laws.cc lab/names.cc lab/output.cc lab/read_apr_trace.cc
       lab/read_lab_dump.cc lab/read_lab_trace.cc lab/read_llama_log.cc lab/registry_names.cc
       lab/run_headers.cc lab/run_readers.cc lab/run_record.cc lab/sketch.cc lab/stats.cc lab/taps.cc)
   set(fuzz_weights

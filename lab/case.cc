@@ -135,6 +135,10 @@ class CaseReader {
     const std::string data = root_["data"].value_or(std::string());
     if (data.empty() || data.find('/') != std::string::npos || data[0] == '.')
       Bad(root_, "data must name a file in the same folder");
+    std::error_code ignored;
+    if (std::filesystem::is_symlink(Folder(path_) + data, ignored))
+      Bad(root_, "data '{}' is a symbolic link, which may lead anywhere; put the file itself there",
+          Printable(data));
     tensors_ = std::make_unique<Safetensors>(Folder(path_) + data);
     const auto hash = root_["data_sha256"].value<std::string>();
     if (hash && *hash != Sha256(tensors_->bytes()))

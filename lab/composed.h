@@ -12,19 +12,10 @@
 #include <vector>
 
 #include "lab/taps.h"
+#include "lab/place.h"
 #include "model/forward.h"
 
 namespace lab {
-
-/// One tap of one token.
-struct Place {
-  Tap tap;
-  int layer;
-  size_t token;
-  /// In the order of the pass: embedding, the layers, final_norm, lm_head.
-  std::strong_ordering operator<=>(const Place& other) const;
-  bool operator==(const Place&) const = default;
-};
 
 /// The composed rule at one place; norms are Euclidean, over the channels:
 ///   error   = ||candidate - oracle||

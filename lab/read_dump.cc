@@ -77,7 +77,8 @@ class DumpReader {
     for (const SafetensorsEntry& e : tensors_.entries) {
       const auto named = names_.Find(e.name);
       const auto type = TypeOf(e.dtype);
-      if (!named || e.shape.size() != 2 || !type) {
+      // Rows without values take no bytes: a shape may claim any number of them.
+      if (!named || e.shape.size() != 2 || e.data.empty() || !type) {
         run_.report.Unexplained(Described(e));
         continue;
       }

@@ -63,8 +63,24 @@ class TraceReader {
     Bad("unknown tap '{}'; 'lab list taps' names them", Printable(name));
   }
 
-  static int LayerOf(const Json& record) {
-    return record.at("layer").is_null() ? kNoLayer : record.at("layer").get<int>();
+  // A whole number from 0 to `most`. The library would convert -1 and 1e300 as well, to anything.
+  uint64_t Whole(const Json& json, uint64_t most = std::numeric_limits<uint64_t>::max()) const {
+    if (!json.is_number_unsigned() || json.get<uint64_t>() > most)
+      Bad("a {} where a whole number from 0 to {} belongs", json.type_name(), most);
+    return json.get<uint64_t>();
+  }
+
+  std::vector<int32_t> Ids(const Json& json) const {
+    if (!json.is_array()) Bad("a {} where a list of token ids belongs", json.type_name());
+    std::vector<int32_t> ids;
+    for (const Json& id : json)
+      ids.push_back(static_cast<int32_t>(Whole(id, std::numeric_limits<int32_t>::max())));
+    return ids;
+  }
+
+  int LayerOf(const Json& record) const {
+    const Json& layer = record.at("layer");
+    return layer.is_null() ? kNoLayer : static_cast<int>(Whole(layer, 1 << 20));
   }
 
   double Value(const Json& json) const {
@@ -79,8 +95,7 @@ class TraceReader {
 
   Figures ReadFigures(const Json& record) const {
     const auto count = [&](const char* key) {
-      return record.contains(key) ? std::optional<uint64_t>(record[key].get<uint64_t>())
-                                  : std::nullopt;
+      return record.contains(key) ? std::optional(Whole(record[key])) : std::nullopt;
     };
     const auto figure = [&](const char* key) -> std::optional<Figure> {
       if (!record.contains(key)) return std::nullopt;
@@ -96,7 +111,7 @@ class TraceReader {
   }
 
   void TakeTap(const Json& record) {
-    const Place place = {TapOf(record), LayerOf(record), record.at("token")};
+    const Place place = {TapOf(record), LayerOf(record), Whole(record.at("token"))};
     if (run_.header.ids && place.token >= run_.header.ids->size())
       Bad("token {} of a run of {}", place.token, run_.header.ids->size());
     if (run_.tokens.contains(place))
@@ -120,23 +135,24 @@ class TraceReader {
   // by one, or if they are all.
   void TakePooled(const Json& record) {
     const Place first = {TapOf(record), LayerOf(record), 0};
-    PooledRecord& pooled = run_.pooled[{first.layer, first.tap}];
+    const auto [place, is_new] = run_.pooled.try_emplace({first.layer, first.tap});
+    if (!is_new) Bad("{} pooled for the second time", TapPath(first.tap, first.layer));
+    PooledRecord& pooled = place->second;
     pooled.figures = ReadFigures(record);
     for (auto it = run_.tokens.lower_bound(first); it != run_.tokens.end(); ++it) {
       if (it->first.tap != first.tap || it->first.layer != first.layer) break;
-      pooled.tokens.push_back(it->first.token);
+      pooled.tokens.Add(it->first.token);
     }
-    const size_t count = record.at("tokens");
+    const size_t count = Whole(record.at("tokens"));
     const auto& ids = run_.header.ids;
-    if (pooled.tokens.empty() && ids && count == ids->size())
-      for (size_t t = 0; t < count; ++t) pooled.tokens.push_back(t);
+    if (pooled.tokens.empty() && ids && count == ids->size()) pooled.tokens.Add(0, count);
     if (!pooled.tokens.empty() && pooled.tokens.size() != count)
       Bad("{} pools {} tokens, but {} came before it", TapPath(first.tap, first.layer), count,
           pooled.tokens.size());
   }
 
   void TakeTop(const Json& record) {
-    TopRecord top = {record.at("token"), record.at("ids"), {}, {}, {}};
+    TopRecord top = {Whole(record.at("token")), Ids(record.at("ids")), {}, {}, {}};
     for (const Json& logit : record.at("logits")) top.logits.push_back(Value(logit));
     if (record.contains("p"))
       for (const Json& p : record["p"]) top.p.push_back(Value(p));
@@ -151,9 +167,9 @@ class TraceReader {
     };
     h.model = text("model"), h.sha256 = text("sha256"), h.architecture = text("architecture");
     h.contract = text("contract"), h.kv = text("kv"), h.backend = text("backend");
-    if (record.contains("layers")) h.layers = record["layers"].get<size_t>();
+    if (record.contains("layers")) h.layers = Whole(record["layers"]);
     for (const char* key : {"ids", "tokens"})  // the golden data calls them tokens
-      if (record.contains(key)) h.ids = record[key].get<std::vector<int32_t>>();
+      if (record.contains(key)) h.ids = Ids(record[key]);
     if (const auto kind = text("std")) {
       if (kind != "population" && kind != "sample") Bad("std '{}' is unknown", Printable(*kind));
       h.std_kind = kind == "sample" ? StdKind::sample : StdKind::population;
@@ -163,7 +179,7 @@ class TraceReader {
     if (!record.contains("steps")) return;
     h.steps.emplace();
     for (const Json& s : record["steps"])
-      h.steps->push_back({s.at("phase") == "prefill", s.at("first"), s.at("tokens")});
+      h.steps->push_back({s.at("phase") == "prefill", Whole(s.at("first")), Whole(s.at("tokens"))});
   }
 
   void TakeOrigin(const Json& record) {

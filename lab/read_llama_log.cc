@@ -261,8 +261,8 @@ class LlamaLogReader {
       return;
     }
     PooledRecord& pooled = run_.pooled[{place.layer, place.tap}];
-    pooled.tokens.clear();
-    for (size_t t = 0; t < rows; ++t) pooled.tokens.push_back(place.token + t);
+    pooled.tokens = {};
+    pooled.tokens.Add(place.token, rows);
     pooled.figures.n = width * rows;
     pooled.figures.sum = sum;
   }

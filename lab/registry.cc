@@ -1,9 +1,5 @@
 #include "lab/registry.h"
 
-#include <array>
-
-#include "lab/names.h"
-
 namespace lab {
 namespace {
 
@@ -25,14 +21,6 @@ template <class Args, void (*kFunction)(const Args&)>
 void Erased(const void* args) {
   kFunction(*static_cast<const Args*>(args));
 }
-
-constexpr std::array kOpNames = {
-#define OP(op, Args) std::string_view(#op),
-#include "kernels/kernels.def"
-};
-constexpr std::array<std::string_view, 3> kContractNames = {"f32", "q8", "q16"};
-constexpr std::array<std::string_view, 5> kBackendNames = {"oracle", "ref", "hwy", "cuda",
-                                                           "cuda-host"};
 
 }  // namespace
 
@@ -87,26 +75,6 @@ const Row* FindRow(Op op, Contract contract, Backend backend) {
   for (const Row& row : Rows())
     if (row.op == op && row.contract == contract && row.backend == backend) return &row;
   return nullptr;
-}
-
-std::string_view NameOf(Op op) {
-  return kOpNames[static_cast<size_t>(op)];
-}
-std::string_view NameOf(Contract contract) {
-  return kContractNames[static_cast<size_t>(contract)];
-}
-std::string_view NameOf(Backend backend) {
-  return kBackendNames[static_cast<size_t>(backend)];
-}
-
-Op ParseOp(std::string_view name, std::string_view flag) {
-  return static_cast<Op>(IndexOfName(kOpNames, name, flag));
-}
-Contract ParseContract(std::string_view name, std::string_view flag) {
-  return static_cast<Contract>(IndexOfName(kContractNames, name, flag));
-}
-Backend ParseBackend(std::string_view name, std::string_view flag) {
-  return static_cast<Backend>(IndexOfName(kBackendNames, name, flag));
 }
 
 }  // namespace lab

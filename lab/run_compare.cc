@@ -114,7 +114,9 @@ class Comparer {
 
   std::string Advice(const Held& a, const Held& b) const {
     const auto can_pool = [](const Held& apart, const Held& pool) {
-      return !apart.tokens.empty() && pool.pooled && apart.tokens == pool.pooled->tokens;
+      return !apart.tokens.empty() && pool.pooled &&
+             apart.tokens.size() == pool.pooled->tokens.size() &&
+             apart.tokens == pool.pooled->tokens.Read();
     };
     if (how_.pooled) return "";
     if (can_pool(a, b) || can_pool(b, a)) return "; --pooled pools them";
@@ -131,7 +133,7 @@ class Comparer {
                                                               const Place& tap,
                                                               const Held& held) const {
     if (held.pooled)
-      return std::pair(FactsOf(*held.pooled, run.header.std_kind), held.pooled->tokens);
+      return std::pair(FactsOf(*held.pooled, run.header.std_kind), held.pooled->tokens.Read());
     if (!how_.pooled || held.tokens.empty()) return std::nullopt;
     std::vector<Facts> facts;
     std::vector<const Figures*> rows;

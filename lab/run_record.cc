@@ -87,6 +87,28 @@ std::vector<double> StoredRow::Read() const {
   return values;
 }
 
+void TokenList::Add(size_t first, size_t count) {
+  if (count == 0) return;
+  if (!ranges_.empty() && ranges_.back().second == first)
+    ranges_.back().second += count;
+  else
+    ranges_.emplace_back(first, first + count);
+}
+
+size_t TokenList::size() const {
+  size_t n = 0;
+  for (const auto& [first, end] : ranges_) n += end - first;
+  return n;
+}
+
+std::vector<size_t> TokenList::Read() const {
+  std::vector<size_t> tokens;
+  tokens.reserve(size());
+  for (const auto& [first, end] : ranges_)
+    for (size_t t = first; t < end; ++t) tokens.push_back(t);
+  return tokens;
+}
+
 void ImportReport::Unexplained(std::string what) {
   if (++unexplained <= 5) first_of_them.push_back(std::move(what));
 }

@@ -59,9 +59,23 @@ struct TokenRecord {
   std::optional<Sketch> sketch;
 };
 
+/// Positions in rising order. Neighbours are kept as one range, so that what a line of a file says
+/// of a million tokens takes no memory for each.
+class TokenList {
+ public:
+  void Add(size_t first, size_t count = 1);
+  bool empty() const { return ranges_.empty(); }
+  size_t size() const;
+  std::vector<size_t> Read() const;
+  bool operator==(const TokenList&) const = default;
+
+ private:
+  std::vector<std::pair<size_t, size_t>> ranges_;  // first and the one behind the last
+};
+
 /// What is known of one tap over several tokens as if they were one row.
 struct PooledRecord {
-  std::vector<size_t> tokens;  ///< positions; empty: nobody says which
+  TokenList tokens;  ///< empty: nobody says which
   Figures figures;
 };
 

@@ -14,14 +14,14 @@
 namespace lab {
 namespace {
 
-// Looks tensors up and writes down everything that is wrong instead of stopping at the first thing.
+// Looks tensors up and writes down what is wrong instead of stopping at the first thing.
 class Loader {
  public:
   explicit Loader(const WeightFile& file) : file_(file) {}
 
   template <class... A>
   void Problem(fmt::format_string<A...> format, A&&... args) {
-    problems_.push_back(fmt::format(format, std::forward<A>(args)...));
+    if (++count_ <= kShown) shown_.push_back(fmt::format(format, std::forward<A>(args)...));
   }
 
   size_t Size(std::string_view key, size_t largest) {
@@ -78,19 +78,19 @@ class Loader {
   }
 
   void ThrowIfProblems() const {
-    if (problems_.empty()) return;
-    if (problems_.size() == 1) Fail("{}: {}", file_.file().name(), problems_[0]);
-    constexpr size_t kShown = 20;
-    std::string text = fmt::format("{}: {} problems", file_.file().name(), problems_.size());
-    for (size_t i = 0; i < std::min(problems_.size(), kShown); ++i) text += "\n  " + problems_[i];
-    if (problems_.size() > kShown)
-      text += fmt::format("\n  and {} more", problems_.size() - kShown);
+    if (count_ == 0) return;
+    if (count_ == 1) Fail("{}: {}", file_.file().name(), shown_[0]);
+    std::string text = fmt::format("{}: {} problems", file_.file().name(), count_);
+    for (const std::string& problem : shown_) text += "\n  " + problem;
+    if (count_ > kShown) text += fmt::format("\n  and {} more", count_ - kShown);
     throw Error(kUsage, text);
   }
 
  private:
   const WeightFile& file_;
-  std::vector<std::string> problems_;
+  static constexpr size_t kShown = 20;
+  size_t count_ = 0;
+  std::vector<std::string> shown_;
   std::unordered_set<std::string> used_;
 };
 

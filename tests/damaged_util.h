@@ -8,26 +8,16 @@
 #include "model/qwen2.h"
 #include "model/tokenizer.h"
 #include "tests/test_util.h"
+#include "tests/views_inside.h"
 
 namespace lab::damaged_test {
 
 using Bytes = std::vector<uint8_t>;
 using Names = std::vector<std::string>;
 
-inline bool IsInside(const WeightView& w, std::span<const uint8_t> file) {
-  const auto offset = static_cast<uint64_t>(w.data - file.data());
-  return w.data && offset < file.size() && w.bytes() <= file.size() - offset;
-}
-
 // What a user of the model relies on.
 inline void ExpectUsable(const Qwen2& model, const Tokenizer& tokenizer) {
-  const std::span<const uint8_t> file = model.source->file().bytes();
-  bool inside = IsInside(model.token_embd, file) && IsInside(model.output, file);
-  for (const Qwen2Layer& l : model.layers)
-    for (const WeightView& w :
-         {l.attn_q, l.attn_k, l.attn_v, l.attn_output, l.ffn_gate, l.ffn_up, l.ffn_down})
-      inside &= IsInside(w, file);
-  EXPECT_TRUE(inside);
+  EXPECT_TRUE(ViewsInside(model));
   EXPECT_EQ(tokenizer.vocab(), model.config.vocab);
   for (const int32_t id : tokenizer.Encode("What is 2+2?<|im_end|>")) tokenizer.Decode(id);
 }

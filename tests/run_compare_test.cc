@@ -39,7 +39,7 @@ RunRecord PooledOnly(const RunRecord& run) {
   std::map<std::pair<int, Tap>, std::vector<const Figures*>> rows;
   for (const auto& [place, record] : pooled.tokens) {
     rows[{place.layer, place.tap}].push_back(&record.figures);
-    pooled.pooled[{place.layer, place.tap}].tokens.push_back(place.token);
+    pooled.pooled[{place.layer, place.tap}].tokens.Add(place.token);
   }
   for (auto& [key, record] : pooled.pooled) record.figures = PoolFigures(rows.at(key));
   pooled.tokens.clear();
@@ -180,7 +180,7 @@ TEST(RunCompare, WhatFollowsFromASampleStdIsConvertedToo) {
 
 TEST(RunCompare, PoolsOfUnknownTokensNeedTheUsersWord) {
   RunRecord unknown = PooledOnly(Made());
-  for (auto& [key, record] : unknown.pooled) record.tokens.clear();
+  for (auto& [key, record] : unknown.pooled) record.tokens = {};
   for (const RunRecord& other : {PooledOnly(Made()), unknown, StatisticsOf(Made())})
     ExpectRefused(Compare(other, unknown), "--pooled takes them for the same");
   EXPECT_EQ(Compare(unknown, unknown, {"", true, false, false}).verdict(), RunVerdict::identical);

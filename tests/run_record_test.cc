@@ -63,7 +63,7 @@ TEST(RunRecord, TraceComesBack) {
       EXPECT_LE(std::abs(figure->value - value), figure->rounding) << InfoOf(r.tap).name;
   }
   const PooledRecord& pooled = run.pooled.at({3, Tap::ffn_swiglu});
-  EXPECT_EQ(pooled.tokens, (std::vector<size_t>{0, 1, 2, 3, 4}));
+  EXPECT_EQ(pooled.tokens.Read(), (std::vector<size_t>{0, 1, 2, 3, 4}));
 }
 
 TEST(RunRecord, GoldenTraceLeavesUnknownWhatItDoesNotSay) {

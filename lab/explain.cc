@@ -260,7 +260,7 @@ std::vector<Explanation> ExplainRun(const RunRecord& ours, const RunRecord& thei
     const bool apart = it != theirs.tokens.end() && it->first.tap == key.second &&
                        it->first.layer == key.first && it->second.figures.std;
     if (!apart)
-      targets[key.second].push_back({key.first, record.tokens, true, FactsOf(record, kind)});
+      targets[key.second].push_back({key.first, record.tokens.Read(), true, FactsOf(record, kind)});
   }
   std::vector<Explanation> explanations;
   Explainer explainer(ours, theirs, contract, config);

@@ -35,7 +35,7 @@ std::map<Tap, Held> HeldBy(const RunRecord& run) {
   for (const auto& [key, record] : run.pooled) {
     Held& held = taps[key.second];
     held.layers.insert(key.first);
-    held.tokens.insert(record.tokens.begin(), record.tokens.end());
+    for (const size_t token : record.tokens.Read()) held.tokens.insert(token);
     ++held.pooled;
   }
   return taps;

@@ -108,7 +108,7 @@ std::string KindsToText(const LocalResult& result) {
                fmt::format("{}", kind.wrong), fmt::format("{}", kind.not_judged),
                fmt::format("{:.3f}", kind.worst->verdict.worst), Where(*kind.worst),
                kind.first_wrong ? kind.first_wrong->name : ""});
-  std::string text = "\n" + table.ToText();
+  std::string text = fmt::format("\n{}", table.ToText());
   for (const Kind& kind : kinds)
     if (kind.wrong > 1 && 10 * kind.wrong >= 9 * kind.judged)
       text += fmt::format(
@@ -177,7 +177,7 @@ std::string NotJudgedToText(const LocalResult& result) {
   if (judged.size() < all.size())
     text += fmt::format("  {} of {} layers: no step has its taps in the file\n",
                         all.size() - judged.size(), all.size());
-  return text.empty() ? "" : "\nnot judged: step (what the file lacks)\n" + text;
+  return text.empty() ? "" : fmt::format("\nnot judged: step (what the file lacks)\n{}", text);
 }
 
 std::string ToText(const RunRecord& run, const LocalResult& result) {

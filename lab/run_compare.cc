@@ -34,7 +34,7 @@ struct Held {
 
   std::string Text() const {
     if (tokens.empty() && !pooled) return "nothing";
-    if (tokens.empty()) return TokensText(pooled->tokens) + " pooled";
+    if (tokens.empty()) return TokensText(pooled->tokens.Read()) + " pooled";
     return TokensText(tokens);
   }
 };

@@ -27,7 +27,7 @@ TEST(Fuzz, EveryInputOfTheCorporaIsReadOrRefused) {
     const std::string folder = std::string(LAB_CORPUS_DIR "/") + std::string(target.name);
     for (const auto& entry : std::filesystem::directory_iterator(folder)) {
       SCOPED_TRACE(entry.path());
-      EXPECT_NO_THROW(Run(target, AsBytes(ReadBytes(entry.path()))));
+      EXPECT_NO_THROW(RunTarget(target, AsBytes(ReadBytes(entry.path()))));
       ++inputs;
     }
     EXPECT_GT(inputs, 1u) << target.name;
@@ -38,7 +38,9 @@ TEST(Fuzz, EveryInputOfTheCorporaIsReadOrRefused) {
 // one.
 TEST(Fuzz, RunReportsFindings) {
   static std::vector<char> kept;
-  const auto read = [](void (*f)(std::span<const uint8_t>)) { Run({"", f}, AsBytes("12345678")); };
+  const auto read = [](void (*f)(std::span<const uint8_t>)) {
+    RunTarget({"", f}, AsBytes("12345678"));
+  };
   EXPECT_NO_THROW(read([](std::span<const uint8_t>) { Fail("refused"); }));
   EXPECT_ANY_THROW(read([](std::span<const uint8_t>) { throw Error(kInternal, "x"); }));
   EXPECT_ANY_THROW(read([](std::span<const uint8_t>) { throw std::bad_alloc(); }));
@@ -95,7 +97,7 @@ TEST(Fuzz, LongInputsAreReadInTimeAndMemory) {
   };
   for (const auto& [target, input] : inputs) {
     SCOPED_TRACE(target + (": " + input.substr(0, 80)));
-    EXPECT_NO_THROW(Run(Find(target), AsBytes(input)));
+    EXPECT_NO_THROW(RunTarget(Find(target), AsBytes(input)));
   }
 }
 

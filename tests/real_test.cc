@@ -264,8 +264,10 @@ TEST_F(RealDiff, ReplayOfTheCase) {
     rows[{place.layer, place.tap}].push_back(&record.figures);
     if (place.token == 6) last.tokens[place] = record;
   }
-  for (const auto& [key, figures] : rows)
-    pooled.pooled[key] = {{0, 1, 2, 3, 4, 5, 6}, PoolFigures(figures)};
+  for (const auto& [key, figures] : rows) {
+    pooled.pooled[key].tokens.Add(0, 7);
+    pooled.pooled[key].figures = PoolFigures(figures);
+  }
   pooled.header.ids = last.header.ids = ids;
   pooled.header.std_kind = last.header.std_kind = StdKind::population;
   EXPECT_NEAR(pooled.pooled.at({3, Tap::ffn_swiglu}).figures.std->value, 0.6192, 1e-4);

@@ -27,6 +27,6 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  lab::fuzz::Run(*target, {data, size});
+  lab::fuzz::RunTarget(*target, {data, size});
   return 0;
 }

@@ -19,6 +19,7 @@
 #include "lab/laws.h"
 #include "lab/names.h"
 #include "lab/run_headers.h"
+#include "lab/shard.h"
 #include "model/apr.h"
 #include "model/qwen2.h"
 #include "model/synth.h"
@@ -227,7 +228,7 @@ std::span<const Target> Targets() {
   return kTargets;
 }
 
-void Run(const Target& target, std::span<const uint8_t> input) {
+void RunTarget(const Target& target, std::span<const uint8_t> input) {
   const PeakMeter meter;
   try {
     target.read(input);

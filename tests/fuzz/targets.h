@@ -18,6 +18,6 @@ std::span<const Target> Targets();
 
 /// Reads one input. An Error with exit code 2 is how a reader refuses it; any other exception is a
 /// finding and leaves, and so is taking more memory than MemoryLimit (memory.h).
-void Run(const Target& target, std::span<const uint8_t> input);
+void RunTarget(const Target& target, std::span<const uint8_t> input);
 
 }  // namespace lab::fuzz

@@ -98,7 +98,7 @@ TEST(RunRecord, DumpComesBack) {
   EXPECT_EQ(second.row->Read(), (std::vector<double>{-5, 0.5, 7}));
   EXPECT_EQ(second.figures.absmax->value, 7);
   EXPECT_EQ(run.report.unexplained, 1u);
-  EXPECT_EQ(run.report.first_of_them, std::vector<std::string>{"tensor 'L03.ffn_owt'"});
+  EXPECT_EQ(run.report.first_of_them, std::vector<std::string>{"tensor 'L03.ffn_owt', F32 [2, 3]"});
 }
 
 TEST(RunRecord, DamageIsNamed) {

@@ -27,8 +27,8 @@ std::vector<const Row*> SelectRows(const std::string& ops, const std::string& ba
     std::vector<std::string_view> names;
     for (const Row& row : Rows()) names.insert(names.end(), {NameOf(row.op), row.function});
     throw Error(kNotComparable,
-                fmt::format("no kernel row is '{}'{} of that backend and contract; 'lab list "
-                            "kernels' names them",
+                fmt::format("--op {}: no kernel row of that backend and contract has such a name "
+                            "or op{}; 'lab list kernels' names them",
                             ops.empty() ? "*" : Printable(ops), DidYouMean(ops, names)));
   }
   return rows;

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 
-#if defined(__has_feature)
+// g++ does not ship the header of the hooks.
+#if defined(__clang__) && defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define LAB_COUNTS_MEMORY 1
 #endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define LAB_COUNTS_MEMORY 1
 #endif
 
 #if LAB_COUNTS_MEMORY

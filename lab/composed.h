@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
-#include "lab/taps.h"
 #include "lab/place.h"
+#include "lab/taps.h"
 #include "model/forward.h"
 
 namespace lab {

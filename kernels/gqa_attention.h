@@ -2,10 +2,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace lab {
+#include "kernels/kv_layout.h"
 
-/// The key_block that the Highway row reads fastest: a multiple of every vector length.
-constexpr size_t kKeyBlock = 16;
+namespace lab {
 
 /// Op gqa_attention: causal attention with grouped queries (Ainslie et al. 2023). Query head h
 /// reads KV head h / (heads / kv_heads). With n = first_position + t + 1 positions visible to token
@@ -13,7 +12,7 @@ constexpr size_t kKeyBlock = 16;
 ///   s[j] = q[t, h] . k[j, kv(h)] / sqrt(head_dim)      j < n
 ///   y[t, h] = sum_j softmax(s)[j] v[j, kv(h)]
 template <class T>
-struct GqaAttentionArgs {
+struct GqaAttentionArgs : KvLayout {
   const T* q;  ///< [tokens, heads, head_dim], q_stride values from token to token
   const T* k;  ///< keys of first_position + tokens positions, at KeyOffset
   const T* v;  ///< values of as many, at ValueOffset
@@ -25,27 +24,10 @@ struct GqaAttentionArgs {
   size_t heads, group, head_dim;  ///< group = heads / kv_heads of the whole op
   size_t first_head;              ///< q and y start at this head (slices); k and v never move
   size_t q_stride, y_stride;
-  /// From position to position (at least head_dim), and from KV head to KV head: a cache of
-  /// [positions, kv_heads, head_dim] has kv_heads * head_dim and head_dim, one of
-  /// [kv_heads, positions, head_dim] has head_dim and positions * head_dim.
-  size_t kv_stride, kv_head_stride;
-  /// Keys of so many positions are interleaved, channel by channel: [positions / key_block,
-  /// head_dim, key_block], so that a vector holds one channel of several keys and their scores need
-  /// no sum over lanes. 1: not at all; more only where kv_stride is head_dim. Memory must reach to
-  /// the end of the last block.
-  size_t key_block;
   /// Where rows on a device find first_position, since a graph is replayed with the arguments it
   /// was captured with; or null.
   const size_t* first_position_at = nullptr;
 
-  size_t KeyOffset(size_t kv_head, size_t position, size_t channel) const {
-    const size_t inside = position % key_block;
-    return kv_head * kv_head_stride + (position - inside) * kv_stride + channel * key_block +
-           inside;
-  }
-  size_t ValueOffset(size_t kv_head, size_t position, size_t channel) const {
-    return kv_head * kv_head_stride + position * kv_stride + channel;
-  }
   /// KV heads [0, kv_heads()) are read.
   size_t kv_heads() const { return (first_head + heads - 1) / group + 1; }
   size_t positions() const { return first_position + tokens; }

@@ -46,7 +46,7 @@ __global__ void GqaAttentionKernel(GqaAttentionArgs<float> a, const Kv* k, const
   const size_t first = a.first_position_at ? *a.first_position_at : a.first_position;
   const size_t seen = first + token + 1;
   const unsigned lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const size_t kv_at = (a.first_head + head) / a.group * a.kv_head_stride;
+  const size_t kv_head = (a.first_head + head) / a.group;
   const float* const q = a.q + token * a.q_stride + head * a.head_dim;
   const float root = sqrtf(static_cast<float>(a.head_dim));
 
@@ -57,10 +57,7 @@ __global__ void GqaAttentionKernel(GqaAttentionArgs<float> a, const Kv* k, const
   }
   Running<kColumns> running;
   for (size_t j = warp; j < seen; j += kWarps) {
-    // As KeyOffset and ValueOffset, which device code cannot call.
-    const size_t in_block = j % a.key_block;
-    const size_t k_at = kv_at + (j - in_block) * a.kv_stride + in_block;
-    const size_t v_at = kv_at + j * a.kv_stride;
+    const size_t k_at = a.KeyOffset(kv_head, j, 0), v_at = a.ValueOffset(kv_head, j, 0);
     float dot = 0, value[kColumns];
     for (int i = 0; i < kColumns; ++i) {
       const unsigned c = lane + i * kWarp;

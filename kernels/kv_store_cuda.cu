@@ -12,10 +12,8 @@ struct KvStoreElement {
     const size_t kv_dim = a.kv_heads * a.head_dim, token = i / kv_dim, column = i % kv_dim;
     const size_t from = token * a.stride + column, position = first + token;
     const size_t head = column / a.head_dim, channel = column % a.head_dim;
-    const size_t inside = position % a.key_block;
-    const size_t k_to = head * a.kv_head_stride + (position - inside) * a.kv_stride +
-                        channel * a.key_block + inside;
-    const size_t v_to = head * a.kv_head_stride + position * a.kv_stride + channel;
+    const size_t k_to = a.KeyOffset(head, position, channel);
+    const size_t v_to = a.ValueOffset(head, position, channel);
     if (a.k_half) {
       a.k_half[k_to] = __half_as_ushort(__float2half_rn(a.k[from]));
       a.v_half[v_to] = __half_as_ushort(__float2half_rn(a.v[from]));

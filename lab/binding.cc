@@ -169,7 +169,7 @@ GqaAttentionArgs<T> Binding<T>::MakeAttention() {
   const KvType type = half_kv_ ? KvType::f16 : KvType::f32;
   KvCache<T> cache(type, 1, c_.kv_heads, c_.head_dim, args.positions());
   cache.Allocate(false);
-  KvStoreArgs<T> store = {k.data(), v.data(), args.positions(), c_.kv_heads * c_.head_dim, 0};
+  KvStoreArgs<T> store = {{}, k.data(), v.data(), args.positions(), c_.kv_heads * c_.head_dim, 0};
   cache.Bind(0, store);
   StoreInCache(store);
   cache.Bind(0, args);

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <toml++/toml.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "lab/output.h"
 #include "lab/safetensors.h"
 #include "lab/sha256.h"
+#include "lab/toml_reader.h"
 
 namespace lab {
 namespace {
@@ -118,10 +118,9 @@ toml::table WriteCase(const Case& c, TensorStore& tensors) {
   return t;
 }
 
-// Reads the tables of one file; every complaint names file and line.
-class CaseReader {
+class CaseReader : TomlReader {
  public:
-  CaseReader(std::string path, const toml::table& root) : path_(std::move(path)), root_(root) {}
+  explicit CaseReader(const std::string& path) : TomlReader(path) {}
 
   CaseFile Read() {
     if (root_["schema"].value_or(int64_t{0}) != kSchema) Bad(root_, "schema is not {}", kSchema);
@@ -154,13 +153,6 @@ class CaseReader {
   }
 
  private:
-  template <class... A>
-  [[noreturn]] void Bad(const toml::node& node, fmt::format_string<A...> format,
-                        A&&... args) const {
-    Fail("{}: line {}: {}", path_, node.source().begin.line,
-         fmt::format(format, std::forward<A>(args)...));
-  }
-
   std::vector<int32_t> Ids(const toml::table& t) const {
     std::vector<int32_t> ids;
     const toml::array* list = t["ids"].as_array();
@@ -231,8 +223,6 @@ class CaseReader {
     return c;
   }
 
-  std::string path_;
-  const toml::table& root_;
   std::unique_ptr<Safetensors> tensors_;
 };
 
@@ -304,16 +294,7 @@ void ChooseCases(std::vector<Case>& cases, const std::string& globs, std::string
 }
 
 CaseFile ReadCaseFile(const std::string& path) {
-  const FileBytes file = FileBytes::Map(path);
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
-                              file.bytes().size());
-  toml::table root;
-  try {
-    root = toml::parse(text, path);
-  } catch (const toml::parse_error& error) {
-    Fail("{}: line {}: {}", path, error.source().begin.line, Printable(error.description(), 200));
-  }
-  return CaseReader(path, root).Read();
+  return CaseReader(path).Read();
 }
 
 void WriteCaseFile(const std::string& stem, const CaseFile& file) {

@@ -1,7 +1,5 @@
 #include "lab/name_map.h"
 
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -9,7 +7,7 @@
 #include "lab/error.h"
 #include "lab/names.h"
 #include "lab/run_readers.h"
-#include "model/file_bytes.h"
+#include "lab/toml_reader.h"
 
 namespace lab {
 namespace {
@@ -128,21 +126,11 @@ std::optional<NamedTap> NameMap::Find(std::string_view tensor) const {
   return std::nullopt;
 }
 
-// Every complaint names file and line.
-class NameMapReader {
+class NameMapReader : TomlReader {
  public:
-  explicit NameMapReader(const std::string& path) : path_(path) {}
+  explicit NameMapReader(const std::string& path) : TomlReader(path) {}
 
   NameMap Read() {
-    const FileBytes file = FileBytes::Map(path_);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
-                                file.bytes().size());
-    try {
-      root_ = toml::parse(text, path_);
-    } catch (const toml::parse_error& error) {
-      Fail("{}: line {}: {}", path_, error.source().begin.line,
-           Printable(error.description(), 200));
-    }
     NameMap map = NameMap::BuiltIn();
     CheckKeys(root_, std::array{"tokens", "reversed_shapes", "tensors"});
     if (const auto name = Text(root_, "tokens")) map.token_tensors_ = {*name};
@@ -163,13 +151,6 @@ class NameMapReader {
   }
 
  private:
-  template <class... A>
-  [[noreturn]] void Bad(const toml::node& node, fmt::format_string<A...> format,
-                        A&&... args) const {
-    Fail("{}: line {}: {}", path_, node.source().begin.line,
-         fmt::format(format, std::forward<A>(args)...));
-  }
-
   // A mistyped key would be ignored silently.
   template <size_t n>
   void CheckKeys(const toml::table& t, const std::array<const char*, n>& known) const {
@@ -244,9 +225,6 @@ class NameMapReader {
           Printable(text));
     return axes;
   }
-
-  const std::string& path_;
-  toml::table root_;
 };
 
 NameMap NameMap::Read(const std::string& path) {

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 
-#include "kernels/half.h"
 #include "lab/device.h"
 #include "lab/error.h"
 #include "lab/names.h"
 #include "model/rope_angles.h"
 
 namespace lab {
-namespace {}  // namespace
 
 std::vector<Op> ForwardOps(Contract contract) {
   std::vector<Op> ops = {Op::embed,         Op::rms_norm,  Op::matvec,        Op::rope,
@@ -348,7 +346,7 @@ void Forward<T>::FillAngles(size_t tokens) {
 template <class T>
 void Forward<T>::StoreKv(size_t tokens) {
   const T* k = qkv_.data() + config_.q_dim();
-  KvStoreArgs<T> args = {k, k + config_.kv_dim(), tokens, config_.qkv_dim(), position_};
+  KvStoreArgs<T> args = {{}, k, k + config_.kv_dim(), tokens, config_.qkv_dim(), position_};
   kv_.Bind(static_cast<size_t>(layer_), args);
   if constexpr (std::is_same_v<T, float>) {
     if (device_) {

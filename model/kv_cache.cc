@@ -24,20 +24,19 @@ KvType ParseKv(std::string_view name, std::string_view flag) {
 template <class T>
 KvCache<T>::KvCache(KvType type, size_t layers, size_t kv_heads, size_t head_dim, size_t capacity)
     : type_(type),
-      layers_(layers),
       kv_heads_(kv_heads),
       head_dim_(head_dim),
-      kv_head_stride_((capacity + kKeyBlock - 1) / kKeyBlock * kKeyBlock * head_dim),
-      layer_values_(kv_heads * kv_head_stride_) {}
+      layout_{head_dim, (capacity + kKeyBlock - 1) / kKeyBlock * kKeyBlock * head_dim, kKeyBlock},
+      layer_values_(kv_heads * layout_.kv_head_stride),
+      values_(layers * layer_values_) {}
 
 template <class T>
 void KvCache<T>::Allocate(bool is_name) {
-  const size_t values = layers_ * layer_values_;
   const auto make = [&](auto& cache, auto nan) {
     if (is_name)
-      cache.reserve(values);
+      cache.reserve(values_);
     else
-      cache.assign(values, nan);
+      cache.assign(values_, nan);
   };
   if (type_ == KvType::f16) {
     make(k_half_, kHalfNan);
@@ -50,55 +49,47 @@ void KvCache<T>::Allocate(bool is_name) {
 
 template <class T>
 std::vector<std::pair<const void*, size_t>> KvCache<T>::buffers() const {
-  const size_t bytes = layers_ * layer_values_ * value_bytes();
+  const size_t bytes = values_ * value_bytes();
   if (type_ == KvType::f16) return {{k_half_.data(), bytes}, {v_half_.data(), bytes}};
   return {{k_.data(), bytes}, {v_.data(), bytes}};
 }
 
-template <class T>
-template <class Args>
-void KvCache<T>::BindLayout(Args& args) const {
-  args.kv_stride = head_dim_;
-  args.kv_head_stride = kv_head_stride_;
-  args.key_block = kKeyBlock;
+namespace {
+
+// Null where the cache keeps values of the other type.
+template <class Vector>
+auto At(Vector& values, size_t at) {
+  return values.data() ? values.data() + at : nullptr;
 }
+
+}  // namespace
 
 template <class T>
 void KvCache<T>::Bind(size_t layer, GqaAttentionArgs<T>& args) const {
-  BindLayout(args);
+  static_cast<KvLayout&>(args) = layout_;
   const size_t at = layer * layer_values_;
-  const bool half = type_ == KvType::f16;
-  args.k = half ? nullptr : k_.data() + at;
-  args.v = half ? nullptr : v_.data() + at;
-  args.k16 = half ? k_half_.data() + at : nullptr;
-  args.v16 = half ? v_half_.data() + at : nullptr;
+  args.k = At(k_, at), args.v = At(v_, at);
+  args.k16 = At(k_half_, at), args.v16 = At(v_half_, at);
 }
 
 template <class T>
 void KvCache<T>::Bind(size_t layer, KvStoreArgs<T>& args) {
-  BindLayout(args);
+  static_cast<KvLayout&>(args) = layout_;
   args.kv_heads = kv_heads_;
   args.head_dim = head_dim_;
   const size_t at = layer * layer_values_;
-  const bool half = type_ == KvType::f16;
-  args.k_cache = half ? nullptr : k_.data() + at;
-  args.v_cache = half ? nullptr : v_.data() + at;
-  args.k_half = half ? k_half_.data() + at : nullptr;
-  args.v_half = half ? v_half_.data() + at : nullptr;
+  args.k_cache = At(k_, at), args.v_cache = At(v_, at);
+  args.k_half = At(k_half_, at), args.v_half = At(v_half_, at);
 }
 
 template <class T>
 void StoreInCache(const KvStoreArgs<T>& a) {
-  GqaAttentionArgs<T> layout = {};
-  layout.kv_stride = a.kv_stride;
-  layout.kv_head_stride = a.kv_head_stride;
-  layout.key_block = a.key_block;
   const auto put = [&](auto* k_cache, auto* v_cache, auto convert) {
     for (size_t t = 0; t < a.tokens; ++t)
       for (size_t h = 0; h < a.kv_heads; ++h) {
         const size_t from = t * a.stride + h * a.head_dim, position = a.first_position + t;
-        auto* const key = k_cache + layout.KeyOffset(h, position, 0);
-        auto* const value = v_cache + layout.ValueOffset(h, position, 0);
+        auto* const key = k_cache + a.KeyOffset(h, position, 0);
+        auto* const value = v_cache + a.ValueOffset(h, position, 0);
         for (size_t i = 0; i < a.head_dim; ++i) {
           key[i * a.key_block] = convert(a.k[from + i]);
           value[i] = convert(a.v[from + i]);

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/gqa_attention.h"
 #include "kernels/kv_store.h"
 #include "lab/aligned.h"
 #include "lab/registry.h"
@@ -43,12 +44,10 @@ class KvCache {
   size_t value_bytes() const { return type_ == KvType::f16 ? sizeof(uint16_t) : sizeof(T); }
 
  private:
-  template <class Args>
-  void BindLayout(Args& args) const;
-
   KvType type_;
-  size_t layers_, kv_heads_, head_dim_;
-  size_t kv_head_stride_, layer_values_;
+  size_t kv_heads_, head_dim_;
+  KvLayout layout_;
+  size_t layer_values_, values_;             // of k, or of v: in a layer, in all
   AlignedVector<T> k_, v_;                   // empty under f16
   AlignedVector<uint16_t> k_half_, v_half_;  // empty under f32
 };

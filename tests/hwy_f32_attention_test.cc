@@ -142,8 +142,8 @@ TEST(HwyF32Attention, TheLayoutOfTheCacheChangesNoBit) {
         KvCache<float> cache(half ? KvType::f16 : KvType::f32, 1, shape.kv_heads(), shape.head_dim,
                              shape.positions());
         cache.Allocate(false);
-        KvStoreArgs<float> store = {in.k.data(), in.v.data(), shape.positions(), shape.kv_stride(),
-                                    0};
+        KvStoreArgs<float> store = {
+            {}, in.k.data(), in.v.data(), shape.positions(), shape.kv_stride(), 0};
         cache.Bind(0, store);
         StoreInCache(store);
         Floats captured(in.q.size()), cached(in.q.size());

@@ -107,6 +107,9 @@ void PrintErr(std::string_view text) {
 }
 
 void QuitNow(int code, std::initializer_list<std::string_view> parts) {
+  // Threads can get here at the same moment, all by one cause: the first one reports it.
+  static std::atomic_flag ending = ATOMIC_FLAG_INIT;
+  while (ending.test_and_set()) pause();
   RemoveTemporaries();
   PrintErr("lab: ");
   for (const std::string_view part : parts) PrintErr(part);

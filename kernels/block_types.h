@@ -97,6 +97,10 @@ struct BlockQ6_K {
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ5_0) == 22 && sizeof(BlockQ8_0) == 34);
 static_assert(sizeof(BlockQ4_K) == 144 && sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
 
+/// Slices of ops that are dots with weights begin at multiples of so many rows: where the bundles
+/// of repacked rows do (kernels/rows8.h).
+inline constexpr size_t kRowsSliceGrain = 32;
+
 /// A matrix of weights as stored in the file: `rows` rows of `cols` values, row after row. `cols`
 /// is a multiple of the block length. Not owned.
 struct WeightView {
@@ -111,14 +115,12 @@ struct WeightView {
   size_t row_bytes() const { return cols / InfoOf(type).elements * InfoOf(type).bytes; }
   size_t bytes() const { return rows * row_bytes(); }
   const uint8_t* row(size_t r) const { return data + r * row_bytes(); }
-  /// Rows [begin, end). Keeps rows8 if a group begins there.
+  /// Rows [begin, end). Keeps rows8 if they are whole bundles, or go on to the last row.
   WeightView Rows(size_t begin, size_t end) const {
-    const bool whole = rows8 && begin % 8 == 0;
-    return {type, row(begin), end - begin, cols, whole ? rows8 + begin * row_bytes() : nullptr};
+    const bool whole = begin % kRowsSliceGrain == 0 && (end % kRowsSliceGrain == 0 || end == rows);
+    return {type, row(begin), end - begin, cols,
+            rows8 && whole ? rows8 + begin * row_bytes() : nullptr};
   }
 };
-
-/// Slices of ops that are dots with weights begin at multiples of so many rows, where groups do.
-inline constexpr size_t kRowsSliceGrain = 8;
 
 }  // namespace lab

@@ -1,5 +1,5 @@
-// Op gate_up under contracts q8 and q16: rows of both matrices side by side, over so few of them at
-// a time that the activations stay in the first-level cache (decode) or the second (prefill).
+// Op gate_up under contracts q8 and q16: rows of both matrices in turn, in a prefill over so few of
+// them at a time that the activations stay in the second-level cache.
 #include <algorithm>
 
 #include "kernels/gate_up.h"
@@ -14,8 +14,9 @@ void MatvecRows8Q16Hwy(const MatvecArgs<float>& a);
 namespace {
 
 void GateUp(const GateUpArgs<float>& a, void (*matvec)(const MatvecArgs<float>&)) {
-  for (size_t r0 = 0; r0 < a.Items(); r0 += kChunkRows) {
-    const GateUpArgs<float> s = a.Slice(r0, std::min(r0 + kChunkRows, a.Items()));
+  const size_t step = ChunkRows(a.tokens, a.Items());
+  for (size_t r0 = 0; r0 < a.Items(); r0 += step) {
+    const GateUpArgs<float> s = a.Slice(r0, std::min(r0 + step, a.Items()));
     matvec({s.w_gate, nullptr, s.x, s.xq_gate, s.gate, nullptr, s.tokens, s.y_stride});
     matvec({s.w_up, nullptr, s.x, s.xq_up, s.up, nullptr, s.tokens, s.y_stride});
   }

@@ -1,6 +1,5 @@
 // Op gate_up_swiglu from the rows of its three steps, over so few rows of the weights at a time
-// that gate and up are still in the first-level cache (decode) or the second (prefill) when they
-// are multiplied.
+// that gate and up are still in a cache when they are multiplied.
 #include <algorithm>
 #include <vector>
 
@@ -22,16 +21,17 @@ namespace {
 template <void (*GateUp)(const GateUpArgs<float>&)>
 void GateUpSwiglu(const GateUpSwigluArgs<float>& a) {
   thread_local std::vector<float> scratch;
-  const size_t tokens = a.gate_up.tokens, half = tokens * kChunkRows;
+  const size_t tokens = a.gate_up.tokens, step = ChunkRows(tokens, a.Items());
+  const size_t half = tokens * step;
   if (!a.silu && scratch.size() < 2 * half) scratch.resize(2 * half);
-  for (size_t r0 = 0; r0 < a.Items(); r0 += kChunkRows) {
-    const size_t rows = std::min(kChunkRows, a.Items() - r0);
+  for (size_t r0 = 0; r0 < a.Items(); r0 += step) {
+    const size_t rows = std::min(step, a.Items() - r0);
     const GateUpSwigluArgs<float> chunk = a.Slice(r0, r0 + rows);
     GateUpArgs<float> gate_up = chunk.gate_up;
     if (!a.silu) {
       gate_up.gate = scratch.data();
       gate_up.up = scratch.data() + half;
-      gate_up.y_stride = kChunkRows;
+      gate_up.y_stride = step;
     }
     GateUp(gate_up);
     for (size_t t = 0; t < tokens; ++t) {

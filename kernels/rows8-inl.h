@@ -237,11 +237,11 @@ struct Rows8Acts {
 /// Bytes [first, end) of every super-block of a group that will be needed soon.
 template <class Group>
 struct ReadAhead {
-  const Group* group;
+  GroupBlocks<Group> group;
   size_t first, end;
 
   HWY_INLINE void Fetch(size_t block) const {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(group + block);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&group[block]);
     for (size_t i = first; i < end; i += 64) PrefetchL2(bytes + i);
   }
 };
@@ -286,26 +286,27 @@ HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t bl
   });
 }
 
-/// sums[t][r] = row r of the group times token t0 + t. Fetches bytes [ahead.first, ahead.end) of
-/// every super-block of ahead.group on the way.
-///
-/// Not inlined: four of them in one function take a sanitizer build ten minutes to compile.
+/// partial + a whole super-block of a group times every token's activations.
 template <size_t kTokens, class Group, class Acts>
-HWY_NOINLINE void GroupTile(const Group* group, const Acts& x, size_t t0, ReadAhead<Group> ahead,
-                            float (&sums)[kTokens][8]) {
+HWY_INLINE void AddSuperBlock(const Group& group, const Acts& x, size_t t0, size_t block,
+                              FloatVec (&partial)[kVecs][kTokens]) {
   // Vectors of one token side by side share the loads of its activations; the sums of more tokens
   // would not fit the registers.
   constexpr size_t kTogether = kTokens == 1 ? std::min<size_t>(kVecs, 2) : 1;
-  FloatVec partial[kVecs][kTokens];
+  Unroll<kVecs / kTogether>(
+      [&](auto i) LAB_LAMBDA { AddGroup<kTogether * i, kTogether>(group, x, t0, block, partial); });
+}
+
+template <size_t kTokens>
+HWY_INLINE void SetToZero(FloatVec (&partial)[kVecs][kTokens]) {
   Unroll<kVecs>([&](auto v) LAB_LAMBDA {
     Unroll<kTokens>([&](auto t) LAB_LAMBDA { partial[v][t] = hn::Zero(Floats()); });
   });
-  for (size_t b = 0; b < x.n / 256; ++b) {
-    ahead.Fetch(b);
-    Unroll<kVecs / kTogether>([&](auto i) LAB_LAMBDA {
-      AddGroup<kTogether * i, kTogether>(group[b], x, t0, b, partial);
-    });
-  }
+}
+
+/// sums[t][r] = row r: its even lane, of products, less its odd one, of minimums.
+template <size_t kTokens>
+HWY_INLINE void StoreSums(const FloatVec (&partial)[kVecs][kTokens], float (&sums)[kTokens][8]) {
   Unroll<kVecs>([&](auto v) LAB_LAMBDA {
     Unroll<kTokens>([&](auto t) LAB_LAMBDA {
       const FloatVec total = hn::Sub(hn::ConcatEven(Floats(), partial[v][t], partial[v][t]),
@@ -315,22 +316,49 @@ HWY_NOINLINE void GroupTile(const Group* group, const Acts& x, size_t t0, ReadAh
   });
 }
 
+/// sums[t][r] = row r of the group times token t0 + t. Fetches bytes [ahead.first, ahead.end) of
+/// every super-block of ahead.group on the way.
+///
+/// Not inlined: four of them in one function take a sanitizer build ten minutes to compile.
+template <size_t kTokens, class Group, class Acts>
+HWY_NOINLINE void GroupTile(GroupBlocks<Group> group, const Acts& x, size_t t0,
+                            ReadAhead<Group> ahead, float (&sums)[kTokens][8]) {
+  FloatVec partial[kVecs][kTokens];
+  SetToZero(partial);
+  for (size_t b = 0; b < x.n / 256; ++b) {
+    ahead.Fetch(b);
+    AddSuperBlock(group[b], x, t0, b, partial);
+  }
+  StoreSums(partial, sums);
+}
+
+/// sums[g][0][r] = row r of group g of a whole bundle times token t.
+template <class Group, class Acts>
+HWY_NOINLINE void BundleTile(const Group* bundle, const Acts& x, size_t t,
+                             float (&sums)[kBundleGroups][1][8]) {
+  FloatVec partial[kBundleGroups][kVecs][1];
+  for (auto& of_group : partial) SetToZero(of_group);
+  for (size_t b = 0; b < x.n / 256; ++b)
+    for (auto& of_group : partial) AddSuperBlock(*bundle++, x, t, b, of_group);
+  for (size_t g = 0; g < kBundleGroups; ++g) StoreSums(partial[g], sums[g]);
+}
+
 /// store(t, sums of the 8 rows) for tokens [t, end), in tiles of kTokens, then of half as many.
 /// They use the group again and again: each tile fetches its share of the next one.
 /// But a matrix meets a single token as one long stream: what the processor prefetches by itself is
 /// better than any prefetch written here (notes/results.md, "Reading ahead").
 template <size_t kTokens, class Group, class Acts, class Store>
-HWY_INLINE void TokenTiles(const Group* group, const Acts& x, size_t begin, size_t t, size_t end,
-                           Store&& store) {
+HWY_INLINE void TokenTiles(GroupBlocks<Group> group, GroupBlocks<Group> next, const Acts& x,
+                           size_t begin, size_t t, size_t end, Store&& store) {
   const auto share = [&](size_t token) LAB_LAMBDA {
     return end - begin == 1 ? 0 : sizeof(Group) * (token - begin) / (end - begin);
   };
   for (; t + kTokens <= end; t += kTokens) {
     float sums[kTokens][8];
-    GroupTile(group, x, t, ReadAhead<Group>{group + x.n / 256, share(t), share(t + kTokens)}, sums);
+    GroupTile(group, x, t, ReadAhead<Group>{next, share(t), share(t + kTokens)}, sums);
     for (size_t i = 0; i < kTokens; ++i) store(t + i, sums[i]);
   }
-  if constexpr (kTokens > 1) TokenTiles<kTokens / 2>(group, x, begin, t, end, store);
+  if constexpr (kTokens > 1) TokenTiles<kTokens / 2>(group, next, x, begin, t, end, store);
 }
 
 // As many tokens share the unpacking of weights as the registers hold sums of.
@@ -339,17 +367,27 @@ constexpr size_t kMaxTile = (kLanes == 16 ? 8 : 4) / kPlanes;
 // So many tokens and rows are gone through at a time that both stay in the caches.
 constexpr size_t kCacheTokens = 64;
 
-/// store(r0, t, sums of rows r0 .. r0 + 7) for all whole groups and tokens.
+/// store(r0, t, sums of rows r0 .. r0 + 7) for all whole groups and tokens: a single token goes
+/// over a bundle at once, several go over one group after the other.
 template <class Group, class Acts, class Store>
 HWY_INLINE void GroupsTimesTokens(const WeightView& w, const Acts& x, size_t tokens,
                                   Store&& store) {
+  const size_t groups = w.rows / 8;
   for (size_t t = 0; t < tokens; t += kCacheTokens) {
     const size_t end = std::min(t + kCacheTokens, tokens);
-    for (size_t r = 0; r + 8 <= w.rows; r += 8) {
-      const auto* group = reinterpret_cast<const Group*>(w.rows8 + r * w.row_bytes());
+    for (size_t g = 0; g < groups;) {
+      const auto group = BlocksOfGroup<Group>(w, g);
+      if (end - t == 1 && group.stride == kBundleGroups) {
+        float sums[kBundleGroups][1][8];
+        BundleTile(group.at, x, t, sums);
+        for (const auto& of_group : sums) store(8 * g++, t, of_group[0]);
+        continue;
+      }
       const auto put = [&](size_t token, const float(&sums)[8])
-                           LAB_LAMBDA { store(r, token, sums); };
-      TokenTiles<kMaxTile<Acts::kPlanes>>(group, x, t, t, end, put);
+                           LAB_LAMBDA { store(8 * g, token, sums); };
+      const auto next = BlocksOfGroup<Group>(w, g + 1 < groups ? g + 1 : g);
+      TokenTiles<kMaxTile<Acts::kPlanes>>(group, next, x, t, t, end, put);
+      ++g;
     }
   }
 }

@@ -82,14 +82,15 @@ void PackRow(const BlockQ6_K& b, size_t r, Rows8Q6_K& out) {
 }
 
 template <class Block, class Group>
-void Repack(const WeightView& w, uint8_t* out) {
-  const size_t blocks = w.cols / 256;
+void Repack(WeightView w, uint8_t* out) {
+  w.rows8 = out;
   for (size_t g = 0; g < w.rows / 8; ++g) {
-    for (size_t b = 0; b < blocks; ++b) {
+    const auto groups = BlocksOfGroup<Group>(w, g);
+    for (size_t b = 0; b < w.cols / 256; ++b) {
       Group group;
       for (size_t r = 0; r < 8; ++r)
         PackRow(reinterpret_cast<const Block*>(w.row(8 * g + r))[b], r, group);
-      std::memcpy(out + (g * blocks + b) * sizeof group, &group, sizeof group);
+      std::memcpy(const_cast<Group*>(&groups[b]), &group, sizeof group);
     }
   }
 }

@@ -2,14 +2,37 @@
 // Weights repacked so that eight rows stream together: a vector holds eight bytes of every row, and
 // eight neighbouring activations are broadcast to all of them.
 //
-// The rows come in groups of eight, the columns in super-blocks of 256; a group's super-blocks
-// follow each other, each as one struct below with as many bytes as its eight plain blocks. "Word
-// r" of 64 bytes are bytes 8 r .. 8 r + 7, those of row r.
+// The rows come in groups of eight, the columns in super-blocks of 256; a super-block of a group is
+// one struct below with as many bytes as its eight plain blocks. "Word r" of 64 bytes are bytes
+// 8 r .. 8 r + 7, those of row r. Four groups make a bundle: super-block 0 of each, then
+// super-block 1 of each, and so on. The last bundle of a matrix may have fewer groups.
+#include <algorithm>
 #include <vector>
 
 #include "kernels/block_types.h"
 
 namespace lab {
+
+/// A token's activations of one super-block are read by all groups of a bundle before the next
+/// ones: group after group, 8960 of them had left the first-level cache when they were needed
+/// again.
+inline constexpr size_t kBundleGroups = kRowsSliceGrain / 8;
+
+/// The super-blocks of a group: number b is at[b * stride].
+template <class Group>
+struct GroupBlocks {
+  const Group* at;
+  size_t stride;  ///< how many groups are in its bundle
+  const Group& operator[](size_t b) const { return at[b * stride]; }
+};
+
+/// Those of group g of a repacked matrix.
+template <class Group>
+GroupBlocks<Group> BlocksOfGroup(const WeightView& w, size_t g) {
+  const size_t first = g / kBundleGroups * kBundleGroups;
+  return {reinterpret_cast<const Group*>(w.rows8) + first * (w.cols / 256) + (g - first),
+          std::min(kBundleGroups, w.rows / 8 - first)};
+}
 
 /// Where in a word the byte of sub-block or 16-column group i = 0 .. 7 is: those of 0-3 at even
 /// places, of 4-7 at odd ones, so that a mask and a shift make 16-bit lanes in natural order.

@@ -43,7 +43,8 @@ void Repack(Qwen2& model, int threads) {
   std::vector<Piece> pieces;
   uint8_t* to = model.rows8.data();
   for (WeightView* w : matrices) {
-    const size_t step = std::max<size_t>(kPieceBytes / w->row_bytes() / 8, 1) * 8;
+    const size_t step =
+        std::max<size_t>(kPieceBytes / w->row_bytes() / kRowsSliceGrain, 1) * kRowsSliceGrain;
     for (size_t r = 0; r < w->rows; r += step)
       pieces.push_back({w->Rows(r, std::min(r + step, w->rows)), to + r * w->row_bytes()});
     w->rows8 = to;

@@ -34,11 +34,12 @@ float ValueAt(const Rows8Q6_K& g, size_t r, size_t c) {
 
 template <class Group>
 void Dequant(const DequantArgs<float>& a) {
-  const auto* groups = reinterpret_cast<const Group*>(a.w.rows8);
-  const size_t whole = groups ? a.w.rows / 8 * 8 : 0;
-  for (size_t r = 0; r < whole; ++r)
+  const size_t whole = a.w.rows8 ? a.w.rows / 8 * 8 : 0;
+  for (size_t r = 0; r < whole; ++r) {
+    const auto blocks = BlocksOfGroup<Group>(a.w, r / 8);
     for (size_t c = 0; c < a.w.cols; ++c)
-      a.y[r * a.w.cols + c] = ValueAt(groups[r / 8 * (a.w.cols / 256) + c / 256], r % 8, c % 256);
+      a.y[r * a.w.cols + c] = ValueAt(blocks[c / 256], r % 8, c % 256);
+  }
   for (size_t r = whole; r < a.w.rows; ++r)
     DequantRow(a.w.type, a.w.row(r), a.w.cols, a.y + r * a.w.cols);
 }

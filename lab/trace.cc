@@ -37,7 +37,8 @@ void TraceRecorder<T>::OnTap(const TapView<T>& view) {
     const T* row = view.values + t * view.stride;
     const size_t token = view.first_token + t;
     trace_.taps[first + t] = {view.tap, view.layer, token, ComputeStats(row, view.n)};
-    if (sketches_) trace_.taps[first + t].sketch = MakeSketch(row, view.n);
+    if (sketches_)
+      trace_.taps[first + t].sketch = std::make_shared<Sketch>(MakeSketch(row, view.n));
     if (logits) trace_.tops[first_top + t] = ComputeTop(row, view.n, token, top_k_);
   };
   const size_t threads = std::min(static_cast<size_t>(threads_), view.tokens);

@@ -80,6 +80,11 @@ const StepVerdict* BisectResult::FirstWrong() const {
   return it == steps.end() ? nullptr : &*it;
 }
 
+size_t BisectResult::wrong() const {
+  return static_cast<size_t>(
+      std::count_if(steps.begin(), steps.end(), [](const auto& s) { return s.wrong(); }));
+}
+
 Bisector::Bisector(const Qwen2& model, Contract contract, KvType kv, std::vector<int32_t> ids,
                    int threads, std::function<void(std::string_view)> progress)
     : model_(model),

@@ -37,6 +37,7 @@ struct BisectResult {
   std::optional<std::string> not_finite;
 
   const StepVerdict* FirstWrong() const;
+  size_t wrong() const;
 };
 
 /// Which steps are judged: in which layers (empty: all, and those outside the layers), and globs of

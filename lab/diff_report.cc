@@ -152,10 +152,6 @@ Json Optional(const std::optional<double>& x) {
   return x ? Number(*x) : Json();
 }
 
-Json LayerOf(int layer) {
-  return layer == kNoLayer ? Json() : Json(layer);
-}
-
 std::string OracleText(const char* side, const std::optional<RunComparison>& c) {
   if (!c) return "";
   const Compared* first = c->first_different();
@@ -216,7 +212,7 @@ std::string ToJsonl(const DiffResult& r) {
   for (const Compared& p : c.places)
     out += ToLine({{"kind", "tap"},
                    {"tap", InfoOf(p.place.tap).name},
-                   {"layer", LayerOf(p.place.layer)},
+                   {"layer", LayerToJson(p.place.layer)},
                    {"token", p.pooled ? Json() : Json(p.place.token)},
                    {"pooled", p.pooled},
                    {"evidence", NameOf(p.distance.evidence)},
@@ -235,7 +231,7 @@ std::string ToJsonl(const DiffResult& r) {
   for (const NotCompared& n : c.rest)
     out += ToLine({{"kind", "not_compared"},
                    {"tap", InfoOf(n.tap).name},
-                   {"layer", LayerOf(n.layer)},
+                   {"layer", LayerToJson(n.layer)},
                    {"why", n.why}});
   const bool comparable = c.verdict() != RunVerdict::not_comparable;
   if (const SeedCriterion seed = SeedOf(c); comparable && seed.worst)

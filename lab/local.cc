@@ -43,10 +43,6 @@ size_t WidthOf(Tap tap, const Qwen2Config& c) {
   }
 }
 
-bool IsDot(Op op) {
-  return op == Op::matvec || op == Op::down_proj || op == Op::gate_up || op == Op::gate_up_swiglu;
-}
-
 // The type with fewer bits behind the point.
 StoredType Narrower(StoredType a, StoredType b) {
   return HalfUlp(1, a) > HalfUlp(1, b) ? a : b;
@@ -212,7 +208,7 @@ class LocalJudge {
     if (c.op == Op::embed && !run_.header.ids) missing.push_back("token ids");
     for (const TapPlace& place : inputs)
       if (!HasAny(place)) missing.push_back(TapPath(place.first, place.second));
-    if (!c.vector.empty() && IsDot(c.op))
+    if (!c.vector.empty() && HasMatrix(c.op))
       outputs.emplace_back(TapOfOutput(c, "y_before_bias", outputs[0]), layer);
     if (std::none_of(outputs.begin(), outputs.end(), [&](const auto& p) { return HasAny(p); }))
       missing.push_back(TapPath(outputs[0].first, outputs[0].second));
@@ -220,7 +216,7 @@ class LocalJudge {
       return !TokensOf(c, inputs, output).empty();
     });
     if (missing.empty() && !any) missing.push_back("one token with all of its taps");
-    if (missing.empty() && c.op != Op::embed && IsDot(c.op) &&
+    if (missing.empty() && c.op != Op::embed && HasMatrix(c.op) &&
         result_.contract.contract != Contract::f32 && BytesOf(TypeOf(inputs[0])) < 4)
       missing.push_back(fmt::format("{} in float32: of rounded values the integers are not known",
                                     TapPath(inputs[0].first, inputs[0].second)));
@@ -322,7 +318,7 @@ class LocalJudge {
       std::vector<RunContract> candidates;
       for (const Contract each : {Contract::f32, Contract::q16, Contract::q8})
         candidates.push_back({each, result_.contract.kv});
-      result_.contract = Fittest(candidates, IsDot);
+      result_.contract = Fittest(candidates, HasMatrix);
     }
     if (h.kv) return;
     result_.contract = Fittest(
@@ -379,6 +375,11 @@ const LocalStep* LocalResult::FirstWrong() const {
 size_t LocalResult::judged() const {
   return static_cast<size_t>(
       std::count_if(steps.begin(), steps.end(), [](const auto& s) { return s.judged(); }));
+}
+
+size_t LocalResult::wrong() const {
+  return static_cast<size_t>(
+      std::count_if(steps.begin(), steps.end(), [](const auto& s) { return s.wrong(); }));
 }
 
 LocalResult JudgeLocally(const Qwen2& model, const RunRecord& run, int threads,

@@ -38,6 +38,7 @@ struct LocalResult {
 
   const LocalStep* FirstWrong() const;
   size_t judged() const;
+  size_t wrong() const;
 };
 
 /// Judges every step whose input and output taps the run holds, token by token; attention needs the

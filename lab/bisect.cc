@@ -148,6 +148,7 @@ void Bisector::JudgeSteps(std::vector<StepVerdict>& steps) {
 
 BisectResult Bisector::Run(const RowSet& rows, const StepFilter& filter) {
   BisectResult result;
+  result.contract = {contract_, kv_};
   Accumulated accumulated(oracle_);
   Say("candidate");
   Forward<float>(model_, rows, kv_, threads_, ids_.size()).Run(ids_, &accumulated);

@@ -13,7 +13,7 @@
 namespace lab {
 namespace {
 
-std::string Figure(const std::optional<double>& x) {
+std::string Short(const std::optional<double>& x) {
   return x ? fmt::format("{:.1e}", *x) : "";
 }
 
@@ -37,9 +37,9 @@ std::string VerdictLine(const BisectResult& result) {
         v.expected, v.blame.empty() ? "" : "; " + v.blame, result.wrong(), steps);
   } else {
     text = fmt::format(
-        "no wrong step: all {} are within their tolerance on the oracle's own input, the worst at "
-        "{:.3f} of it ({})\n",
-        steps, worst->verdict.worst, worst->name);
+        "within contract {}, no wrong step: all {} are within their tolerance on the oracle's own "
+        "input, the worst at {:.3f} of it ({})\n",
+        NameOf(result.contract), steps, worst->verdict.worst, worst->name);
   }
   const auto idle = std::count_if(result.steps.begin(), result.steps.end(), [](const auto& s) {
     return s.verdict.status == Status::not_run;
@@ -92,7 +92,7 @@ std::string BisectToText(const BisectResult& result, size_t places) {
     table.Add({std::string(NameOf(v.status)), s->name, NameOf(s->use),
                fmt::format("{:.3f}", v.worst), fmt::format("{:.1e}", v.error()),
                fmt::format("{:.1e}", v.tolerance), Element(v), fmt::format("{:.7g}", v.got),
-               fmt::format("{:.7g}", v.expected), Figure(s->accumulated),
+               fmt::format("{:.7g}", v.expected), Short(s->accumulated),
                s->amplification ? fmt::format("{:.2g}x", *s->amplification) : ""});
   }
   return VerdictLine(result) + "\n" + table.ToText() +
@@ -105,6 +105,8 @@ std::string BisectToJsonl(const BisectResult& result, const MadeBy& made_by) {
   for (const StepVerdict& s : result.steps) out += ToLine(ToJson(s));
   const StepVerdict* first = result.FirstWrong();
   return out + ToLine({{"kind", "summary"},
+                       {"contract", NameOf(result.contract.contract)},
+                       {"kv", NameOf(result.contract.kv)},
                        {"steps", result.steps.size()},
                        {"wrong", result.wrong()},
                        {"first", first ? Json(first->name) : Json()},

@@ -33,13 +33,18 @@ std::pair<std::string, std::string> SplitStep(const std::string& name, const Jso
   return {name.substr(0, dot), name.substr(dot + 1)};
 }
 
-// Cells by the names of their row and column, in the order in which these first appear.
+// Cells by the names of their row and column, in the order in which these first appear; a column
+// that only a later row has comes behind the one that it follows there.
 class NamedGrid {
  public:
   void Add(const std::string& row, const std::string& column) {
     if (row.empty()) return Append(outside_, column);
+    if (rows_.empty() || rows_.back() != row) last_ = columns_.size();
     Append(rows_, row);
-    Append(columns_, column);
+    if (Find(columns_, column) == columns_.size())
+      columns_.insert(
+          columns_.begin() + static_cast<ptrdiff_t>(std::min(last_ + 1, columns_.size())), column);
+    last_ = Find(columns_, column);
   }
   void Label(HeatMap& map) const {
     map.rows = rows_, map.columns = columns_, map.outside = outside_;
@@ -58,6 +63,7 @@ class NamedGrid {
     if (Find(list, name) == list.size()) list.push_back(name);
   }
   std::vector<std::string> rows_, columns_, outside_;
+  size_t last_ = 0;  // the column of the last call
 };
 
 // --- lab bisect ---

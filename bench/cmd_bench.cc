@@ -29,8 +29,8 @@ namespace {
 // Weights of a large cache's rotation must still leave room for the matrices themselves.
 constexpr size_t kMostCold = size_t{1} << 30;
 
-struct Flags {
-  std::string model, ops, contract, cases, folder, target, format, baseline, slowdown = "5%";
+struct Flags : RowFlags {
+  std::string model, folder, target, format, baseline, slowdown = "5%";
   std::string backend = "hwy";
   std::vector<std::string> use;
   size_t layer = 3, tokens = 1, depth = 511;
@@ -39,15 +39,10 @@ struct Flags {
   ForwardBench passes;
 };
 
-void AddRowFlags(CLI::App& app, Flags& f) {
-  app.add_option("--op", f.ops, "only these ops or rows: globs such as matvec,silu")
-      ->type_name("GLOB,...");
+void AddCaseFlags(CLI::App& app, Flags& f) {
+  AddRowFlags(app, f);
   app.add_option("--backend", f.backend, "the rows of this backend: hwy (default), ref, cuda")
       ->type_name("ref|hwy|cuda");
-  app.add_option("--contract", f.contract, "only this contract: f32, q8, q16")
-      ->type_name("f32|q16|q8");
-  app.add_option("--case", f.cases, "only cases whose name or op matches one of these globs")
-      ->type_name("GLOB,...");
   app.add_option("--cases", f.folder, "the case files of this folder instead of a model's layer")
       ->type_name("DIR");
   app.add_option("--target", f.target, "this SIMD target (default: the best that runs here)");
@@ -75,8 +70,8 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "--benchmark_out=, ...) work too.",
       "lab bench");
   AddModel(app, f.model);
-  AddRowFlags(app, f);
-  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  AddCaseFlags(app, f);
+  AddThreads(app, f.threads);
   app.add_flag("--roofline", f.roofline, "only what this machine can do: bandwidth and peak rates");
   auto* forward = app.add_flag("--forward", f.forward, "whole passes: prefill and decoding");
   app.add_option("--prefill", f.passes.prefill, "with --forward: tokens (default 512; 0: none)")

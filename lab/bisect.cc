@@ -80,6 +80,11 @@ const StepVerdict* BisectResult::FirstWrong() const {
   return it == steps.end() ? nullptr : &*it;
 }
 
+size_t BisectResult::wrong() const {
+  return static_cast<size_t>(
+      std::count_if(steps.begin(), steps.end(), [](const auto& s) { return s.wrong(); }));
+}
+
 Bisector::Bisector(const Qwen2& model, Contract contract, KvType kv, std::vector<int32_t> ids,
                    int threads, std::function<void(std::string_view)> progress)
     : model_(model),
@@ -143,6 +148,7 @@ void Bisector::JudgeSteps(std::vector<StepVerdict>& steps) {
 
 BisectResult Bisector::Run(const RowSet& rows, const StepFilter& filter) {
   BisectResult result;
+  result.contract = {contract_, kv_};
   Accumulated accumulated(oracle_);
   Say("candidate");
   Forward<float>(model_, rows, kv_, threads_, ids_.size()).Run(ids_, &accumulated);

@@ -12,6 +12,7 @@
 
 #include "lab/capture.h"
 #include "lab/judge.h"
+#include "lab/method_error.h"
 #include "model/forward.h"
 
 namespace lab {
@@ -32,11 +33,13 @@ struct StepVerdict {
 };
 
 struct BisectResult {
+  RunContract contract;            ///< of the candidate, and of the oracle that judges it
   std::vector<StepVerdict> steps;  ///< in the order of the pass
   /// The first value of the candidate's pass that is not finite while the oracle's is.
   std::optional<std::string> not_finite;
 
   const StepVerdict* FirstWrong() const;
+  size_t wrong() const;
 };
 
 /// Which steps are judged: in which layers (empty: all, and those outside the layers), and globs of

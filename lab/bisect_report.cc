@@ -13,11 +13,7 @@
 namespace lab {
 namespace {
 
-double LocalError(const Verdict& v) {
-  return std::abs(v.got - v.expected);
-}
-
-std::string Figure(const std::optional<double>& x) {
+std::string Short(const std::optional<double>& x) {
   return x ? fmt::format("{:.1e}", *x) : "";
 }
 
@@ -34,18 +30,16 @@ std::string VerdictLine(const BisectResult& result) {
   std::string text;
   if (first) {
     const Verdict& v = first->verdict;
-    const auto wrong = std::count_if(result.steps.begin(), result.steps.end(),
-                                     [](const auto& s) { return s.wrong(); });
     text = fmt::format(
         "WRONG from {} on: op {}, row {}: {}\n      worst {}: {:.7g}, should be {:.7g}{}\n      {} "
         "of {} steps are wrong on the oracle's own input\n",
         first->name, NameOf(first->use.row->op), NameOf(first->use), v.why, Element(v), v.got,
-        v.expected, v.blame.empty() ? "" : "; " + v.blame, wrong, steps);
+        v.expected, v.blame.empty() ? "" : "; " + v.blame, result.wrong(), steps);
   } else {
     text = fmt::format(
-        "no wrong step: all {} are within their tolerance on the oracle's own input, the worst at "
-        "{:.3f} of it ({})\n",
-        steps, worst->verdict.worst, worst->name);
+        "within contract {}, no wrong step: all {} are within their tolerance on the oracle's own "
+        "input, the worst at {:.3f} of it ({})\n",
+        NameOf(result.contract), steps, worst->verdict.worst, worst->name);
   }
   const auto idle = std::count_if(result.steps.begin(), result.steps.end(), [](const auto& s) {
     return s.verdict.status == Status::not_run;
@@ -61,13 +55,13 @@ Json ToJson(const StepVerdict& s) {
   const auto optional = [](const std::optional<double>& x) { return x ? Number(*x) : Json(); };
   return {{"kind", "step"},
           {"step", s.name},
-          {"layer", s.layer == kNoLayer ? Json() : Json(s.layer)},
+          {"layer", LayerToJson(s.layer)},
           {"op", NameOf(s.use.row->op)},
           {"row", NameOf(s.use)},
           {"contract", NameOf(s.use.row->contract)},
           {"verdict", s.wrong() ? "fail" : NameOf(v.status)},
           {"err_over_tol", Number(v.worst)},
-          {"local_error", Number(LocalError(v))},
+          {"local_error", Number(v.error())},
           {"tolerance", Number(v.tolerance)},
           {"output", v.output},
           {"token", v.token},
@@ -96,9 +90,9 @@ std::string BisectToText(const BisectResult& result, size_t places) {
   for (const StepVerdict* s : worst) {
     const Verdict& v = s->verdict;
     table.Add({std::string(NameOf(v.status)), s->name, NameOf(s->use),
-               fmt::format("{:.3f}", v.worst), fmt::format("{:.1e}", LocalError(v)),
+               fmt::format("{:.3f}", v.worst), fmt::format("{:.1e}", v.error()),
                fmt::format("{:.1e}", v.tolerance), Element(v), fmt::format("{:.7g}", v.got),
-               fmt::format("{:.7g}", v.expected), Figure(s->accumulated),
+               fmt::format("{:.7g}", v.expected), Short(s->accumulated),
                s->amplification ? fmt::format("{:.2g}x", *s->amplification) : ""});
   }
   return VerdictLine(result) + "\n" + table.ToText() +
@@ -110,14 +104,14 @@ std::string BisectToJsonl(const BisectResult& result, const MadeBy& made_by) {
   std::string out;
   for (const StepVerdict& s : result.steps) out += ToLine(ToJson(s));
   const StepVerdict* first = result.FirstWrong();
-  const auto wrong = std::count_if(result.steps.begin(), result.steps.end(),
-                                   [](const auto& s) { return s.wrong(); });
   return out + ToLine({{"kind", "summary"},
+                       {"contract", NameOf(result.contract.contract)},
+                       {"kv", NameOf(result.contract.kv)},
                        {"steps", result.steps.size()},
-                       {"wrong", wrong},
+                       {"wrong", result.wrong()},
                        {"first", first ? Json(first->name) : Json()},
                        {"op", first ? Json(NameOf(first->use.row->op)) : Json()},
-                       {"layer", first && first->layer != kNoLayer ? Json(first->layer) : Json()},
+                       {"layer", first ? LayerToJson(first->layer) : Json()},
                        {"not_finite", result.not_finite ? Json(*result.not_finite) : Json()},
                        {"made_by", ToJson({made_by})}});
 }
@@ -153,7 +147,7 @@ std::string StepBlameToJsonl(const StepBlame& blame, const MadeBy& made_by) {
   for (const BlamedStep& s : blame.steps)
     out += ToLine({{"kind", "blame"},
                    {"step", s.name},
-                   {"layer", s.layer == kNoLayer ? Json() : Json(s.layer)},
+                   {"layer", LayerToJson(s.layer)},
                    {"op", NameOf(s.op)},
                    {"row", NameOf(s.use)},
                    {"kl_alone", Number(s.alone)},

@@ -260,6 +260,10 @@ std::vector<TapPlace> StepOutputs(const Case& c, int layer) {
   return places;
 }
 
+bool HasMatrix(Op op) {
+  return op == Op::matvec || op == Op::down_proj || op == Op::gate_up || op == Op::gate_up_swiglu;
+}
+
 std::vector<TapPlace> StepInputs(const Case& c, int layer, size_t layers) {
   std::vector<TapPlace> places;
   const std::vector<Tap> outputs = TapsOf(c.output_tap);

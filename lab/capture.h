@@ -34,6 +34,10 @@ class CapturedTaps : public TapSink<double> {
 std::vector<Case> StepCases(const Qwen2& model, int layer, const CapturedTaps& taps,
                             const std::vector<int32_t>& ids, size_t rows, size_t query_tokens);
 
+/// Whether a step multiplies by a matrix of the model: its contract then decides what its input is
+/// rounded to.
+bool HasMatrix(Op op);
+
 /// A tap and its layer (kNoLayer outside the layers).
 using TapPlace = std::pair<Tap, int>;
 /// Where a step of `layer` (as StepCases made it, of a model of `layers`) reads and writes: its

@@ -164,7 +164,7 @@ Json RecordOf(const char* kind, const ContractResult& r) {
 Json RecordOf(const ContractResult& r, const TapVerdict& v) {
   Json record = RecordOf("tap", r);
   record.update({{"tap", InfoOf(v.place.tap).name},
-                 {"layer", v.place.layer == kNoLayer ? Json() : Json(v.place.layer)},
+                 {"layer", LayerToJson(v.place.layer)},
                  {"token", v.place.token},
                  {"compared", v.compared},
                  {"channel", v.channel},

@@ -176,6 +176,35 @@ std::vector<int32_t> ParseIds(std::string_view text, size_t vocab) {
   return ids;
 }
 
+void AddThreads(CLI::App& app, int& threads) {
+  app.add_option("--threads", threads, "1 to 1024 (default: the cores of this machine)");
+}
+
+void AddPassFlags(CLI::App& app, PassFlags& f) {
+  app.add_option("--contract", f.contract,
+                 "which numbers to produce: f32, or q16 or q8 (activations rounded to\nintegers); "
+                 "default q16 with hwy, else f32")
+      ->type_name("f32|q16|q8");
+  app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32")
+      ->type_name("f32|f16");
+  app.add_option("--use", f.use,
+                 "another row or a mutant for an op, in some layers or all; may be given again:\n"
+                 "gate_up@3-5=GateUpRef, silu=mutant:gelu ('lab list kernels', 'lab list mutants')")
+      ->type_name("OP[@LAYERS]=ROW|mutant:NAME")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--target", f.target, "SIMD target of the hwy rows (default: the best here)");
+}
+
+void AddRowFlags(CLI::App& app, RowFlags& f) {
+  app.add_option("--op", f.ops, "only these ops or rows: globs such as matvec,silu")
+      ->type_name("GLOB,...");
+  app.add_option("--contract", f.contract, "only this contract: f32, q8, q16")
+      ->type_name("f32|q16|q8");
+  app.add_option("--case", f.cases, "only cases whose name or op matches one of these globs")
+      ->type_name("GLOB,...");
+}
+
 void CheckThreads(int threads) {
   if (threads < 1 || threads > 1024) Fail("--threads: {} is outside 1 to 1024", threads);
 }

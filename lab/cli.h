@@ -69,8 +69,22 @@ std::string ResolveModel(const std::string& model);
 /// "1,2,3" as numbers in [0, vocab).
 std::vector<int32_t> ParseIds(std::string_view text, size_t vocab);
 
+void AddThreads(CLI::App& app, int& threads);
 /// Throws Error when --threads is outside 1 to 1024.
 void CheckThreads(int threads);
+
+/// Which rows a pass runs, in the verbs that run one.
+struct PassFlags {
+  std::string contract, kv, target;
+  std::vector<std::string> use;
+};
+void AddPassFlags(CLI::App& app, PassFlags& flags);
+
+/// Which rows run on which cases, in the verbs that run rows on cases.
+struct RowFlags {
+  std::string ops, contract, cases;
+};
+void AddRowFlags(CLI::App& app, RowFlags& flags);
 
 /// A line (ASCII) on standard error that tells what is going on, if that is a terminal, cut to its
 /// width; gone when it is over.

@@ -22,10 +22,9 @@ namespace {
 
 constexpr size_t kPlaces = 12;
 
-struct Flags {
-  std::string model, backend, contract, kv, target, layers, ops, shard, xray, out, format;
+struct Flags : PassFlags {
+  std::string model, backend, layers, ops, shard, xray, out, format;
   Prompt prompt;
-  std::vector<std::string> use;
   int threads = DefaultThreads();
   bool blame = false;
   int argc = 0;  // as they came, for MadeBy
@@ -41,27 +40,11 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "that a step has inherited counts against it.",
       "lab bisect");
   AddModel(app, f.model);
-  auto* text = app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
-  auto* file =
-      app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
-          ->type_name("FILE")
-          ->excludes(text);
-  app.add_option("--tokens", f.prompt.tokens, "token ids instead of text: 3838,374,220")
-      ->excludes(text, file);
+  AddPrompt(app, f.prompt);
   app.add_option("--backend", f.backend, "the candidate: ref or hwy (default hwy)")
       ->type_name("ref|hwy");
-  app.add_option("--contract", f.contract, "f32, q16 or q8 (default q16 with hwy, else f32)")
-      ->type_name("f32|q16|q8");
-  app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32")
-      ->type_name("f32|f16");
-  app.add_option("--use", f.use,
-                 "another row or a mutant for an op, in some layers or all; may be given again:\n"
-                 "gate_up@3-5=GateUpRef, matvec@7=mutant:transposed")
-      ->type_name("OP[@LAYERS]=ROW|mutant:NAME")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app.add_option("--target", f.target, "SIMD target of the hwy rows (default: the best here)");
-  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  AddPassFlags(app, f);
+  AddThreads(app, f.threads);
   app.add_option("--layers", f.layers, "only the steps of these layers: 3 or 0-5,9")
       ->type_name("LAYERS");
   app.add_option("--ops", f.ops, "only steps whose name or op matches one of these globs")
@@ -160,19 +143,18 @@ MadeBy DescribeRun(const Flags& f, const Qwen2& model) {
   return DescribeRun(f.argc, f.argv, model.name(), ParseShard(f.shard), {});
 }
 
-bool IsDot(Op op) {
-  return op == Op::matvec || op == Op::down_proj || op == Op::gate_up || op == Op::gate_up_swiglu;
-}
-
 std::string NextSteps(const Flags& f, const BisectResult& result, const std::string& check) {
   const StepVerdict* first = result.FirstWrong();
   if (!first)
-    return "\nnext: if the candidate still looks wrong, 'lab check --forward' judges its whole "
-           "pass,\n      and --blame ranks the steps by what they do to the logits\n";
+    return "\nnext: what the contract itself costs: 'lab diff F32.jsonl THIS.jsonl --model M', of "
+           "traces "
+           "by\n      'lab forward --trace'; 'lab check --forward' judges the whole pass, --blame "
+           "ranks "
+           "the\n      steps by what they do to the logits\n";
   std::string text = "\nnext: ";
   text += check.empty() ? "-o cases/NAME writes this step as a small case for 'lab check'\n"
                         : check + "\n";
-  if (IsDot(first->use.row->op) && first->layer != kNoLayer)
+  if (HasMatrix(first->use.row->op) && first->layer != kNoLayer)
     text += fmt::format(
         "      lab bisect{} --xray {} --layers {} --ops {}{} shows which weights it "
         "reads\n",

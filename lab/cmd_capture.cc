@@ -30,13 +30,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "lab capture");
   AddModel(app, f.model);
   app.add_option("--layer", f.layer, "which layer (default 3)")->type_name("L")->check(NotNegative);
-  auto* text = app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
-  auto* file =
-      app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
-          ->type_name("FILE")
-          ->excludes(text);
-  auto* tokens = app.add_option("--tokens", f.prompt.tokens, "token ids instead of text")
-                     ->excludes(text, file);
+  const std::vector<CLI::Option*> prompt = AddPrompt(app, f.prompt);
   app.add_option(
          "--rows", f.rows,
          "rows to keep of each matrix, spread evenly, with all columns; 0: all (default 64)")
@@ -47,7 +41,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       ->check(NotNegative);
   app.add_option("--ops", f.ops, "only cases whose name or op matches one of these globs")
       ->type_name("GLOB,...");
-  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  AddThreads(app, f.threads);
   auto* edges = app.add_flag(
       "--edges", f.edges, "write the edge cases, which need no model; goes with no option but -o");
   for (CLI::Option* option : app.get_options())
@@ -56,9 +50,11 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
   app.add_option("--export", f.exports,
                  "write each case as .npy files, raw blocks and a README, for kernels elsewhere")
       ->type_name("DIR");
-  app.add_option("--from", f.from, "with --export: cases captured before, from this folder")
-      ->type_name("DIR")
-      ->excludes(text, file, tokens, edges);
+  auto* from =
+      app.add_option("--from", f.from, "with --export: cases captured before, from this folder")
+          ->type_name("DIR")
+          ->excludes(edges);
+  for (CLI::Option* option : prompt) from->excludes(option);
   app.footer(
       "Example:\n"
       "  lab capture --layer 3 --prompt \"What is 2+2?\" -o cases/layer3\n"

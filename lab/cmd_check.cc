@@ -20,9 +20,8 @@
 namespace lab {
 namespace {
 
-struct Flags {
-  std::string ops, backend, contract, cases, folder, target, model, require, shard, format, mutant,
-      candidate;
+struct Flags : RowFlags {
+  std::string backend, folder, target, model, require, shard, format, mutant, candidate;
   std::vector<std::string> use, merge;
   size_t layer = 3;
   int repeat = 1, fresh = 0, threads = DefaultThreads();
@@ -39,17 +38,12 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "its contract. Without --model the committed cases are used. With --forward a whole pass is\n"
       "judged at every tap of every token.",
       "lab check");
-  app.add_option("--op", f.ops, "only these ops or rows: globs such as matvec,silu")
-      ->type_name("GLOB,...");
+  AddRowFlags(app, f);
   app.add_option("--backend", f.backend,
                  "only this backend: ref, hwy, cuda, cuda-host (the CUDA kernels on the\nCPU: "
                  "right or wrong as "
                  "on a GPU, but slow; default: all others)")
       ->type_name("ref|hwy|cuda|cuda-host");
-  app.add_option("--contract", f.contract, "only this contract: f32, q8, q16")
-      ->type_name("f32|q16|q8");
-  app.add_option("--case", f.cases, "only cases whose name or op matches one of these globs")
-      ->type_name("GLOB,...");
   app.add_option("--cases", f.folder,
                  "folder of the cases (default: $LAB_CASES, ./cases, the installed ones)")
       ->type_name("DIR");
@@ -97,7 +91,7 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
                  "report on JSON lines of earlier runs as on one; parts of a --shard must be "
                  "complete")
       ->type_name("FILE...");
-  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  AddThreads(app, f.threads);
   app.add_flag("--worst", f.worst, "largest error first");
   AddTableFormat(app, f.format);
   AddForwardFlags(app, f.forward);

@@ -70,7 +70,7 @@ bool ParseFlags(CLI::App& app, int argc, char** argv, Flags& f) {
       ->type_name("X")
       ->check(CLI::Range(-1.0, 1.0))
       ->group(kOfWeights);
-  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  AddThreads(app, f.threads);
   AddTableFormat(app, f.format);
   app.footer(
       "Example:\n  lab diff mine.jsonl theirs.jsonl --explain\n"

@@ -27,15 +27,14 @@
 namespace lab {
 namespace {
 
-struct Flags {
+struct Flags : PassFlags {
   std::string model;
   Prompt prompt;
   bool ignore_eos = false;
   size_t generate = 0;
-  std::string backend, contract, kv, target;
+  std::string backend;
   int threads = DefaultThreads();
   std::string trace, dump, taps, format, time;
-  std::vector<std::string> use;
   size_t top = 5;
   bool tracing = false, sketch = false, timing = false;
   std::vector<std::string> argv;
@@ -48,15 +47,9 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
       "every step, with -n a greedy continuation.",
       "lab forward");
   AddModel(app, f.model);
-  auto* prompt =
-      app.add_option("--prompt", f.prompt.text, "text to run (default \"What is 2+2?\")");
-  auto* file =
-      app.add_option("--prompt-file", f.prompt.file, "text from a file; - is standard input")
-          ->type_name("FILE")
-          ->excludes(prompt);
-  auto* chat = app.add_flag("--chat", f.prompt.chat, "wrap the text as a user turn in ChatML");
-  app.add_option("--tokens", f.prompt.tokens, "token ids instead of text: 3838,374,220")
-      ->excludes(prompt, file, chat);
+  const std::vector<CLI::Option*> prompt = AddPrompt(app, f.prompt);
+  app.add_flag("--chat", f.prompt.chat, "wrap the text as a user turn in ChatML")
+      ->excludes(prompt.back());
   app.add_option("-n", f.generate, "tokens to generate, greedily (default 0)")
       ->type_name("N")
       ->check(NotNegative);
@@ -65,20 +58,8 @@ bool ParseFlags(int argc, char** argv, Flags& f) {
                  "oracle (float64), ref (float32 yardstick), hwy (SIMD);\ndefault hwy where it is "
                  "complete, else ref")
       ->type_name("oracle|ref|hwy|cuda");
-  app.add_option("--contract", f.contract,
-                 "which numbers to produce: f32, or q16 or q8 (activations rounded to\nintegers); "
-                 "default q16 with hwy, else f32")
-      ->type_name("f32|q16|q8");
-  app.add_option("--kv", f.kv, "type of the KV cache: f32 or f16; default f16 under q8, else f32")
-      ->type_name("f32|f16");
-  app.add_option("--use", f.use,
-                 "another row or a mutant for an op, in some layers or all; may be given again:\n"
-                 "gate_up@3-5=GateUpRef, silu=mutant:gelu ('lab list kernels', 'lab list mutants')")
-      ->type_name("OP[@LAYERS]=ROW|mutant:NAME")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app.add_option("--target", f.target, "SIMD target of the hwy rows (default: the best here)");
-  app.add_option("--threads", f.threads, "1 to 1024 (default: the cores of this machine)");
+  AddPassFlags(app, f);
+  AddThreads(app, f.threads);
   auto* trace =
       app.add_option("--trace", f.trace,
                      "statistics of every tap: a table; with a file name also JSON lines there,\n"

@@ -32,7 +32,7 @@ int CmdReport(int argc, char** argv) {
       ->type_name("html|md");
   app.add_option("--model", model, "of two traces: tolerances are then computed, as in 'lab diff'")
       ->type_name("FILE|SHAPE");
-  app.add_option("--threads", threads, "1 to 1024 (default: the cores of this machine)");
+  AddThreads(app, threads);
   app.footer(
       "Example:\n  lab report mine.jsonl theirs.jsonl -o report.html\n"
       "  lab bisect --contract q8 --format jsonl > b.jsonl; lab report b.jsonl --format md");

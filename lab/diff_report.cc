@@ -72,20 +72,41 @@ Table PlacesTable(const RunComparison& c, size_t limit) {
   return table;
 }
 
-// What the largest method error was allowed to be: the massive token makes it large.
+// The method error of some places over their norm.
+std::string CostText(std::vector<const Compared*> places) {
+  const auto relative = [](const Compared* p) {
+    return p->norm > 0 ? p->method_error / p->norm : 0;
+  };
+  std::sort(places.begin(), places.end(),
+            [&](const Compared* a, const Compared* b) { return relative(a) < relative(b); });
+  return fmt::format("{:.1e}, {:.1e} at {}", relative(places[places.size() / 2]),
+                     relative(places.back()), Where(*places.back()));
+}
+
+// What the contract costs: at the token of the largest massive activation, and at the others.
 std::string MethodToText(const RunComparison& c) {
-  const Compared* largest = nullptr;
+  const Compared* massive = nullptr;
   for (const Compared& p : c.places)
-    if (!largest || p.allowed > largest->allowed) largest = &p;
-  if (!largest || largest->allowed == 0) return "";
-  std::string text =
-      fmt::format("largest allowance: {:.3g} at {}, {:.2g} of its norm\n", largest->allowed,
-                  Where(*largest), largest->allowed / largest->norm);
+    if (p.massive && !p.pooled && (!massive || *p.massive > *massive->massive)) massive = &p;
+  std::vector<const Compared*> there, others;
+  for (const Compared& p : c.places)
+    (massive && !p.pooled && p.place.token == massive->place.token ? there : others).push_back(&p);
+  std::string text = fmt::format(
+      "method error of {} over the norm, median and largest of the places; {} times it is "
+      "allowed\n",
+      NameOf(c.contract), c.factor);
+  if (massive)
+    text += fmt::format("  token {}, massive ({:.3g} at {}): {}\n", massive->place.token,
+                        *massive->massive, TapPath(massive->place.tap, massive->place.layer),
+                        CostText(there));
+  if (!others.empty())
+    text +=
+        fmt::format("  {}: {}\n", massive ? "the other tokens" : "all tokens", CostText(others));
   const auto blind =
       std::count_if(c.places.begin(), c.places.end(), [](const Compared& p) { return p.blind(); });
   if (blind > 0)
     text += fmt::format(
-        "at {} places as much is allowed as the row is long, so nothing is judged there: the "
+        "  at {} places as much is allowed as the row is long, so nothing is judged there: the "
         "contract\n  leaves no correct digit\n",
         blind);
   return text;
@@ -152,10 +173,6 @@ Json Optional(const std::optional<double>& x) {
   return x ? Number(*x) : Json();
 }
 
-Json LayerOf(int layer) {
-  return layer == kNoLayer ? Json() : Json(layer);
-}
-
 std::string OracleText(const char* side, const std::optional<RunComparison>& c) {
   if (!c) return "";
   const Compared* first = c->first_different();
@@ -216,7 +233,7 @@ std::string ToJsonl(const DiffResult& r) {
   for (const Compared& p : c.places)
     out += ToLine({{"kind", "tap"},
                    {"tap", InfoOf(p.place.tap).name},
-                   {"layer", LayerOf(p.place.layer)},
+                   {"layer", LayerToJson(p.place.layer)},
                    {"token", p.pooled ? Json() : Json(p.place.token)},
                    {"pooled", p.pooled},
                    {"evidence", NameOf(p.distance.evidence)},
@@ -224,6 +241,8 @@ std::string ToJsonl(const DiffResult& r) {
                    {"std_b", Optional(p.std_b)},
                    {"at_least", Number(p.distance.at_least)},
                    {"at_most", Number(p.distance.at_most)},
+                   {"method_error", Number(p.method_error)},
+                   {"massive", Optional(p.massive)},
                    {"allowed", Number(p.allowed)},
                    {"value_apart", Number(p.value_apart)},
                    {"value_allowed", Number(p.value_allowed)},
@@ -235,7 +254,7 @@ std::string ToJsonl(const DiffResult& r) {
   for (const NotCompared& n : c.rest)
     out += ToLine({{"kind", "not_compared"},
                    {"tap", InfoOf(n.tap).name},
-                   {"layer", LayerOf(n.layer)},
+                   {"layer", LayerToJson(n.layer)},
                    {"why", n.why}});
   const bool comparable = c.verdict() != RunVerdict::not_comparable;
   if (const SeedCriterion seed = SeedOf(c); comparable && seed.worst)

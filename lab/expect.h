@@ -23,11 +23,17 @@ struct Expected {
   double Tolerance(size_t i, size_t lanes) const;
 };
 
+/// How far the inputs of a step may be off, element by element as in its Case; empty: not at all.
+struct InputErrors {
+  std::vector<double> x, x2, k, v;
+};
+
 /// How another program kept the values of a step, which is all that is known of it: its inputs may
 /// be off by half an ulp of `inputs` from what it computed from, its outputs by half an ulp of
 /// `outputs` from what it computed.
 struct Storage {
   StoredType inputs, outputs;
+  InputErrors carried = {};  ///< of inputs that nobody stored: tolerances of the steps before
 };
 
 /// Runs the oracle of the contract. half_kv: gqa_attention reads its keys and values as half

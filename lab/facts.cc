@@ -187,6 +187,13 @@ Facts FactsOf(std::vector<double> row) {
   return facts;
 }
 
+bool IsMassive(const Figures& f) {
+  if (!f.absmax || !f.l2) return false;
+  Stats s;
+  s.absmax = f.absmax->value, s.l2 = f.l2->value;
+  return s.massive();
+}
+
 Figures PoolFigures(std::span<const Figures* const> rows) {
   std::vector<Stats> stats(rows.size());
   std::vector<const Stats*> pointers;

@@ -34,6 +34,9 @@ void WidenStd(Figures& figures);
 /// Changes std from one divisor to the other; needs n.
 void ConvertStd(Figures& figures, StdKind from, StdKind to);
 
+/// Stats::massive, where the figures tell.
+bool IsMassive(const Figures& figures);
+
 /// What a comparison rests on, weakest first.
 enum class Evidence { nothing, statistics, values, sketch, tensors };
 std::string_view NameOf(Evidence evidence);

@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "lab/taps.h"
+
 namespace lab {
 
 using Json = nlohmann::ordered_json;
@@ -12,6 +14,11 @@ using Json = nlohmann::ordered_json;
 /// JSON has no NaN and no infinities: they are strings.
 inline Json Number(double x) {
   return std::isfinite(x) ? Json(x) : Json(fmt::format("{}", x));
+}
+
+/// Null outside the layers.
+inline Json LayerToJson(int layer) {
+  return layer == kNoLayer ? Json() : Json(layer);
 }
 
 /// One line; bytes that are no UTF-8 are replaced.

@@ -1,5 +1,6 @@
 #pragma once
 // The only place that decides whether a row's result is right (whole passes: lab/composed.h).
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -30,6 +31,8 @@ struct Verdict {
   double tolerance = 0;  ///< of the worst element; 0 where the bits must be right
   UsualCriteria usual;
   std::string blame;  ///< which part of the weights explains a failure (lab/blame.h), or ""
+
+  double error() const { return std::abs(got - expected); }  ///< of the worst element
 };
 
 /// Compares what a kernel wrote with what is right: finite or not must match before anything else,

@@ -9,48 +9,19 @@
 
 #include "lab/blame.h"
 #include "lab/error.h"
-#include "lab/run_headers.h"
+#include "lab/run_rows.h"
 
 namespace lab {
 namespace {
 
 constexpr size_t kSample = 8;  // steps by which the contract and the KV type are told
 
-size_t WidthOf(Tap tap, const Qwen2Config& c) {
-  switch (tap) {
-    case Tap::q_proj:
-    case Tap::q_bias:
-    case Tap::q_rope:
-    case Tap::attn_ctx:
-      return c.q_dim();
-    case Tap::k_proj:
-    case Tap::k_bias:
-    case Tap::k_rope:
-    case Tap::v_proj:
-    case Tap::v_bias:
-      return c.kv_dim();
-    case Tap::qkv:
-      return c.qkv_dim();
-    case Tap::ffn_gate:
-    case Tap::ffn_up:
-    case Tap::ffn_silu:
-    case Tap::ffn_swiglu:
-      return c.ffn;
-    case Tap::lm_head:
-      return c.vocab;
-    default:
-      return c.hidden;
-  }
-}
-
-bool IsDot(Op op) {
-  return op == Op::matvec || op == Op::down_proj || op == Op::gate_up || op == Op::gate_up_swiglu;
-}
-
-// The type with fewer bits behind the point.
-StoredType Narrower(StoredType a, StoredType b) {
-  return HalfUlp(1, a) > HalfUlp(1, b) ? a : b;
-}
+// A tap that the run lacks and the oracle computes from taps before it.
+struct Bridge {
+  std::vector<size_t> tokens;                    // those that can be computed
+  std::vector<std::pair<std::string, Op>> over;  // the steps that it takes, in order
+  std::vector<double> value, error;  // [token, channel]; error: the tolerance of the value
+};
 
 // Where an output of a step lies, and the tokens of it that can be judged.
 struct Output {
@@ -62,21 +33,18 @@ class LocalJudge {
  public:
   LocalJudge(const Qwen2& model, const RunRecord& run, int threads,
              const std::function<void(std::string_view)>& progress)
-      : model_(model), run_(run), threads_(threads), progress_(progress) {
-    const auto last = LastToken(run);
-    if (!run.has_tensors() || !last)
-      throw Error(kNotComparable,
-                  fmt::format("{}: --local needs tensors; this file holds no whole row of values",
-                              run.header.path));
-    tokens_ = *last + 1;
-    ids_ = run.header.ids.value_or(std::vector<int32_t>(tokens_, 0));
-    CheckFits();
+      : model_(model),
+        run_(run),
+        rows_(run, model.config),
+        tokens_(rows_.tokens()),
+        threads_(threads),
+        progress_(progress) {
     result_.bits = run.header.arithmetic == StoredType::f32;
   }
 
   LocalResult Run() {
     TellContract();
-    if (!result_.bits) NoteStorage();
+    if (!result_.bits) result_.storage = {rows_.Narrowest(), rows_.Narrowest()};
     const int layers = static_cast<int>(model_.config.layers);
     std::vector<LocalStep> outside = StepsOf(kNoLayer);
     const auto behind = std::find_if(outside.begin(), outside.end(),
@@ -93,49 +61,12 @@ class LocalJudge {
  private:
   // --- what the run holds ---
 
-  void CheckFits() const {
-    const auto refuse = [&](const std::string& why) {
-      throw Error(kNotComparable, fmt::format("{}: {}", run_.header.path, why));
-    };
-    const Qwen2Config& c = model_.config;
-    if (run_.header.layers && *run_.header.layers != c.layers)
-      refuse(fmt::format("it has {} layers, the model {}", *run_.header.layers, c.layers));
-    for (const int32_t id : ids_)
-      if (id < 0 || static_cast<size_t>(id) >= c.vocab)
-        refuse(fmt::format("token {} is outside the vocabulary of the model", id));
-    for (const auto& [place, record] : run_.tokens) {
-      if (place.layer >= static_cast<int>(c.layers))
-        refuse(fmt::format("it has a layer {}, the model has {} layers", place.layer, c.layers));
-      if (record.row && record.row->size() != WidthOf(place.tap, c))
-        refuse(fmt::format("{} has {} channels, the model {}", TapPath(place.tap, place.layer),
-                           record.row->size(), WidthOf(place.tap, c)));
-    }
+  bool IsBridged(const TapPlace& place, size_t token) const {
+    const auto it = bridges_.find(place);
+    return it != bridges_.end() && std::ranges::count(it->second.tokens, token) > 0;
   }
-
-  const StoredRow* Row(const TapPlace& place, size_t token) const {
-    const auto it = run_.tokens.find({place.first, place.second, token});
-    return it != run_.tokens.end() && it->second.row ? &*it->second.row : nullptr;
-  }
-  bool HasAny(const TapPlace& place) const {
-    for (size_t t = 0; t < tokens_; ++t)
-      if (Row(place, t)) return true;
-    return false;
-  }
-
-  // How the values of a tap may have been rounded. A case holds floats, whatever the file does.
-  StoredType TypeOf(const TapPlace& place) const {
-    StoredType type = run_.header.rounded_to.value_or(StoredType::f32);
-    for (size_t t = 0; t < tokens_; ++t)
-      if (const StoredRow* row = Row(place, t)) type = Narrower(type, row->type);
-    return type;
-  }
-
-  void NoteStorage() {
-    std::set<TapPlace> places;
-    for (const auto& [place, record] : run_.tokens) places.insert({place.tap, place.layer});
-    for (const TapPlace& place : places)
-      result_.storage.inputs = result_.storage.outputs =
-          Narrower(result_.storage.inputs, TypeOf(place));
+  bool Knows(const TapPlace& place, size_t token) const {
+    return rows_.Row(place, token) || IsBridged(place, token);
   }
 
   // Their values as the taps of a pass, NaN where the run lacks them.
@@ -146,7 +77,7 @@ class LocalJudge {
       const size_t n = WidthOf(place.first, model_.config);
       values.assign(tokens_ * n, std::numeric_limits<double>::quiet_NaN());
       for (size_t t = 0; t < tokens_; ++t)
-        if (const StoredRow* row = Row(place, t))
+        if (const StoredRow* row = rows_.Row(place, t))
           for (size_t i = 0; i < n; ++i) values[t * n + i] = row->At(i);
       taps.OnTap({place.first, place.second, 0, tokens_, n, n, values.data()});
     }
@@ -170,8 +101,8 @@ class LocalJudge {
   // The steps of a layer that a run with these taps can have; `rows` as in StepCases.
   std::vector<Case> CasesOf(int layer, size_t rows) const {
     std::vector<Case> cases =
-        StepCases(model_, layer, TapsFor(InputsOfLayer(layer)), ids_, rows, 0);
-    const bool fused = layer != kNoLayer && !HasAny({Tap::ffn_silu, layer});
+        StepCases(model_, layer, TapsFor(InputsOfLayer(layer)), rows_.ids(), rows, 0);
+    const bool fused = layer != kNoLayer && !rows_.HasAny({Tap::ffn_silu, layer});
     std::erase_if(cases, [&](const Case& c) {
       if (c.op == Op::gate_up_swiglu) return !fused;
       if (c.op == Op::silu || c.op == Op::swiglu) return fused;
@@ -189,19 +120,52 @@ class LocalJudge {
     return first.first;
   }
 
-  // The tokens of which the run holds all that the step reads and this output.
-  std::vector<size_t> TokensOf(const Case& c, const std::vector<TapPlace>& inputs,
-                               const TapPlace& output) const {
+  // The tokens of which all is known that the step reads.
+  std::vector<size_t> TokensOf(const Case& c, const std::vector<TapPlace>& inputs) const {
     std::vector<size_t> tokens;
     for (size_t t = 0; t < tokens_; ++t) {
-      bool all = Row(output, t) != nullptr;
+      bool all = true;
       for (const TapPlace& input : inputs) {
         const bool is_cache = c.op == Op::gqa_attention && input.first != Tap::q_rope;
-        for (size_t seen = is_cache ? 0 : t; seen <= t; ++seen) all &= Row(input, seen) != nullptr;
+        for (size_t seen = is_cache ? 0 : t; seen <= t; ++seen) all &= Knows(input, seen);
       }
       if (all) tokens.push_back(t);
     }
     return tokens;
+  }
+  // And of which the run holds this output.
+  std::vector<size_t> TokensOf(const Case& c, const std::vector<TapPlace>& inputs,
+                               const TapPlace& output) const {
+    std::vector<size_t> tokens = TokensOf(c, inputs);
+    std::erase_if(tokens, [&](size_t t) { return !rows_.Row(output, t); });
+    return tokens;
+  }
+
+  // Whether the contract rounds an input to integers that nobody knows.
+  bool HidesIntegers(const Case& c, const std::vector<TapPlace>& inputs) const {
+    return HasMatrix(c.op) && result_.contract.contract != Contract::f32 &&
+           (BytesOf(rows_.TypeOf(inputs[0])) < 4 || bridges_.contains(inputs[0]));
+  }
+
+  // The bridged steps in front of some taps.
+  std::vector<std::pair<std::string, Op>> StepsBefore(const std::vector<TapPlace>& inputs) const {
+    std::vector<std::pair<std::string, Op>> steps;
+    for (const TapPlace& input : inputs)
+      if (const auto it = bridges_.find(input); it != bridges_.end())
+        for (const auto& step : it->second.over)
+          if (std::ranges::count(steps, step) == 0) steps.push_back(step);
+    return steps;
+  }
+
+  // Plans a bridge over the outputs that the run lacks.
+  void PlanBridge(const Case& c, int layer) {
+    const std::vector<TapPlace> inputs = StepInputs(c, layer, model_.config.layers);
+    const std::vector<size_t> tokens = TokensOf(c, inputs);
+    if (tokens.empty() || HidesIntegers(c, inputs)) return;
+    std::vector<std::pair<std::string, Op>> over = StepsBefore(inputs);
+    over.emplace_back(c.name, c.op);
+    for (const TapPlace& output : StepOutputs(c, layer))
+      if (!rows_.HasAny(output)) bridges_[output] = {tokens, over, {}, {}};
   }
 
   // What the run lacks for a step to be judged.
@@ -211,30 +175,86 @@ class LocalJudge {
     std::vector<std::string> missing;
     if (c.op == Op::embed && !run_.header.ids) missing.push_back("token ids");
     for (const TapPlace& place : inputs)
-      if (!HasAny(place)) missing.push_back(TapPath(place.first, place.second));
-    if (!c.vector.empty() && IsDot(c.op))
+      if (!rows_.HasAny(place) && !bridges_.contains(place))
+        missing.push_back(TapPath(place.first, place.second));
+    if (!c.vector.empty() && HasMatrix(c.op))
       outputs.emplace_back(TapOfOutput(c, "y_before_bias", outputs[0]), layer);
-    if (std::none_of(outputs.begin(), outputs.end(), [&](const auto& p) { return HasAny(p); }))
+    if (std::none_of(outputs.begin(), outputs.end(),
+                     [&](const auto& p) { return rows_.HasAny(p); }))
       missing.push_back(TapPath(outputs[0].first, outputs[0].second));
     const bool any = std::any_of(outputs.begin(), outputs.end(), [&](const TapPlace& output) {
       return !TokensOf(c, inputs, output).empty();
     });
     if (missing.empty() && !any) missing.push_back("one token with all of its taps");
-    if (missing.empty() && c.op != Op::embed && IsDot(c.op) &&
-        result_.contract.contract != Contract::f32 && BytesOf(TypeOf(inputs[0])) < 4)
-      missing.push_back(fmt::format("{} in float32: of rounded values the integers are not known",
-                                    TapPath(inputs[0].first, inputs[0].second)));
+    if (missing.empty() && HidesIntegers(c, inputs))
+      missing.push_back(
+          fmt::format("{} in float32: of rounded or computed values the integers are not known",
+                      TapPath(inputs[0].first, inputs[0].second)));
     return missing;
   }
 
   // --- judging ---
 
-  std::optional<Storage> StorageOf(const std::vector<TapPlace>& inputs,
+  // Where a case holds the values of an input tap.
+  template <class C>
+  static auto& Slot(C& c, const Case& of, Tap tap) {
+    if (of.op == Op::gqa_attention)
+      return tap == Tap::k_rope ? c.k : tap == Tap::v_bias ? c.v : c.x;
+    return of.input_tap.starts_with(InfoOf(tap).name) ? c.x : c.x2;
+  }
+
+  std::optional<Storage> StorageOf(const Case& c, const std::vector<TapPlace>& inputs,
                                    const TapPlace& output) const {
-    if (result_.bits) return std::nullopt;
-    Storage storage = {StoredType::f32, TypeOf(output)};
-    for (const TapPlace& input : inputs) storage.inputs = Narrower(storage.inputs, TypeOf(input));
+    const std::vector<std::pair<std::string, Op>> over = StepsBefore(inputs);
+    if (result_.bits && over.empty()) return std::nullopt;
+    Storage storage = {StoredType::f32, rows_.TypeOf(output)};
+    for (const TapPlace& input : inputs) {
+      storage.inputs = Narrower(storage.inputs, rows_.TypeOf(input));
+      if (const auto it = bridges_.find(input); it != bridges_.end())
+        Slot(storage.carried, c, input.first) = it->second.error;
+    }
+    // What it has not stored a program has rounded as it does all else.
+    if (bridges_.contains(output)) storage.outputs = storage.inputs;
     return storage;
+  }
+
+  // The oracle's values on the bridges.
+  void TakeBridges(Case& c, const std::vector<TapPlace>& inputs) const {
+    for (const TapPlace& input : inputs)
+      if (const auto it = bridges_.find(input); it != bridges_.end())
+        Slot(c, c, input.first).assign(it->second.value.begin(), it->second.value.end());
+  }
+
+  bool IsHalfKv(const Case& c, RunContract contract) const {
+    return contract.kv == KvType::f16 && c.op == Op::gqa_attention;
+  }
+
+  // Runs the oracle over a bridge.
+  void Cross(const Case& c, int layer) {
+    const std::vector<TapPlace> inputs = StepInputs(c, layer, model_.config.layers);
+    const TapPlace first = StepOutputs(c, layer)[0];
+    const RunContract& contract = result_.contract;
+    for (Expected& e : ExpectedOf(c, contract.contract, IsHalfKv(c, contract), threads_,
+                                  StorageOf(c, inputs, first))) {
+      if (e.name == "y_before_bias" || (c.op == Op::gate_up_swiglu && e.name != "y")) continue;
+      const auto bridge = bridges_.find({TapOfOutput(c, e.name, first), layer});
+      if (bridge == bridges_.end()) continue;
+      bridge->second.error.clear();
+      for (size_t i = 0; i < e.value.size(); ++i)
+        bridge->second.error.push_back(e.exact ? HalfUlp(e.value[i], StoredType::f32)
+                                               : e.Tolerance(i, 1));
+      bridge->second.value = std::move(e.value);
+    }
+  }
+
+  // Tolerances that have grown as long as the values over the steps in between judge nothing.
+  static bool IsBlind(const Expected& e) {
+    double values = 0, tolerances = 0;
+    for (size_t i = 0; i < e.value.size(); ++i) {
+      values += e.value[i] * e.value[i];
+      tolerances += e.Tolerance(i, 1) * e.Tolerance(i, 1);
+    }
+    return !(tolerances < values);
   }
 
   // Rows of some tokens alone.
@@ -253,28 +273,31 @@ class LocalJudge {
   void Judge(const Case& c, LocalStep& step, RunContract contract) const {
     const std::vector<TapPlace> inputs = StepInputs(c, step.layer, model_.config.layers);
     const TapPlace first = StepOutputs(c, step.layer)[0];
-    const bool half_kv = contract.kv == KvType::f16 && c.op == Op::gqa_attention;
     std::vector<Output> outputs;
     std::deque<GuardedBuffer<float>> got;
     std::vector<Expected> expected;
     bool whole = true;
-    for (Expected& e :
-         ExpectedOf(c, contract.contract, half_kv, threads_, StorageOf(inputs, first))) {
+    for (Expected& e : ExpectedOf(c, contract.contract, IsHalfKv(c, contract), threads_,
+                                  StorageOf(c, inputs, first))) {
       if (c.op == Op::gate_up_swiglu && e.name != "y") continue;
       const TapPlace place = {TapOfOutput(c, e.name, first), step.layer};
       const std::vector<size_t> tokens = TokensOf(c, inputs, place);
       whole &= tokens.size() == tokens_;
       if (tokens.empty()) continue;
       Keep(tokens, e);
+      if (!step.over.empty() && IsBlind(e)) {
+        step.missing = {"taps in between: the tolerance has grown to the size of the values"};
+        return;
+      }
       GuardedBuffer<float>& values = got.emplace_back(e.name, e.tokens, e.n);
       for (size_t t = 0; t < tokens.size(); ++t)
         for (size_t i = 0; i < e.n; ++i)
-          values.data()[t * e.n + i] = static_cast<float>(Row(place, tokens[t])->At(i));
+          values.data()[t * e.n + i] = static_cast<float>(rows_.Row(place, tokens[t])->At(i));
       outputs.push_back({place, tokens});
       expected.push_back(std::move(e));
     }
     Verdict& v = step.verdict = JudgeOutputs(expected, got, true, 1);
-    if (v.status == Status::fail && whole && c.op != Op::gate_up_swiglu)
+    if (v.status == Status::fail && whole && step.over.empty() && c.op != Op::gate_up_swiglu)
       v.blame = BlameSubBlock(c, contract.contract, expected, got, 1);
     for (size_t o = 0; o < outputs.size(); ++o)
       if (expected[o].name == v.output) {
@@ -287,13 +310,18 @@ class LocalJudge {
     LocalStep step;
     step.name = c.name, step.layer = layer, step.op = c.op;
     step.missing = MissingFor(c, layer);
+    if (step.judged()) step.over = StepsBefore(StepInputs(c, layer, model_.config.layers));
     return step;
   }
 
-  // Without the weights, which take long to copy.
-  std::vector<LocalStep> BlanksOf(int layer) const {
+  // Without the weights, which take long to copy. Plans the bridges of the layer.
+  std::vector<LocalStep> BlanksOf(int layer) {
+    bridges_.clear();
     std::vector<LocalStep> steps;
-    for (const Case& c : CasesOf(layer, 1)) steps.push_back(Blank(c, layer));
+    for (const Case& c : CasesOf(layer, 1)) {
+      steps.push_back(Blank(c, layer));
+      if (layer != kNoLayer) PlanBridge(c, layer);
+    }
     return steps;
   }
 
@@ -301,11 +329,17 @@ class LocalJudge {
     std::vector<LocalStep> steps = BlanksOf(layer);
     if (std::none_of(steps.begin(), steps.end(), [](const auto& s) { return s.judged(); }))
       return steps;
-    const std::vector<Case> cases = CasesOf(layer, 0);
+    std::set<std::string> crossed;
+    for (const LocalStep& step : steps)
+      for (const auto& [name, op] : step.over) crossed.insert(name);
+    std::vector<Case> cases = CasesOf(layer, 0);
     for (size_t i = 0; i < steps.size(); ++i) {
-      if (!steps[i].judged()) continue;
-      if (progress_) progress_(steps[i].name);
-      Judge(cases[i], steps[i], result_.contract);
+      LocalStep& step = steps[i];
+      if (!step.judged() && !crossed.contains(step.name)) continue;
+      if (progress_) progress_(step.name);
+      TakeBridges(cases[i], StepInputs(cases[i], layer, model_.config.layers));
+      if (crossed.contains(step.name)) Cross(cases[i], layer);
+      if (step.judged()) Judge(cases[i], step, result_.contract);
     }
     return steps;
   }
@@ -322,7 +356,7 @@ class LocalJudge {
       std::vector<RunContract> candidates;
       for (const Contract each : {Contract::f32, Contract::q16, Contract::q8})
         candidates.push_back({each, result_.contract.kv});
-      result_.contract = Fittest(candidates, IsDot);
+      result_.contract = Fittest(candidates, HasMatrix);
     }
     if (h.kv) return;
     result_.contract = Fittest(
@@ -330,18 +364,20 @@ class LocalJudge {
         [](Op op) { return op == Op::gqa_attention; });
   }
 
-  // The first of the candidates under which most of the first steps of these ops pass.
-  RunContract Fittest(const std::vector<RunContract>& candidates, bool (*depends)(Op)) const {
+  // The first of the candidates under which most of the first steps of these ops pass; steps that
+  // have all of their taps.
+  RunContract Fittest(const std::vector<RunContract>& candidates, bool (*depends)(Op)) {
+    const auto tells = [&](const LocalStep& s) {
+      return depends(s.op) && s.judged() && s.over.empty();
+    };
     std::vector<std::pair<Case, LocalStep>> sample;
     for (int layer = 0; layer < static_cast<int>(model_.config.layers); ++layer) {
       if (sample.size() >= kSample) break;
       const std::vector<LocalStep> blanks = BlanksOf(layer);
-      if (std::none_of(blanks.begin(), blanks.end(),
-                       [&](const auto& s) { return depends(s.op) && s.judged(); }))
-        continue;
+      if (std::none_of(blanks.begin(), blanks.end(), tells)) continue;
       for (Case& c : CasesOf(layer, 0)) {
         LocalStep step = Blank(c, layer);
-        if (depends(c.op) && step.judged() && sample.size() < kSample)
+        if (tells(step) && sample.size() < kSample)
           sample.emplace_back(std::move(c), std::move(step));
       }
     }
@@ -362,14 +398,25 @@ class LocalJudge {
 
   const Qwen2& model_;
   const RunRecord& run_;
+  const RunRows rows_;
+  const size_t tokens_;
   int threads_;
   const std::function<void(std::string_view)>& progress_;
-  size_t tokens_ = 0;
-  std::vector<int32_t> ids_;
+  std::map<TapPlace, Bridge> bridges_;  // of the layer that is judged
   LocalResult result_;
 };
 
 }  // namespace
+
+std::string LocalStep::range() const {
+  if (over.empty()) return name;
+  return fmt::format("{}..{}", over.front().first, name.substr(name.find('.') + 1));
+}
+
+std::string LocalStep::ops() const {
+  return over.empty() ? std::string(NameOf(op))
+                      : fmt::format("{}..{}", NameOf(over.front().second), NameOf(op));
+}
 
 const LocalStep* LocalResult::FirstWrong() const {
   const auto it = std::find_if(steps.begin(), steps.end(), [](const auto& s) { return s.wrong(); });
@@ -379,6 +426,11 @@ const LocalStep* LocalResult::FirstWrong() const {
 size_t LocalResult::judged() const {
   return static_cast<size_t>(
       std::count_if(steps.begin(), steps.end(), [](const auto& s) { return s.judged(); }));
+}
+
+size_t LocalResult::wrong() const {
+  return static_cast<size_t>(
+      std::count_if(steps.begin(), steps.end(), [](const auto& s) { return s.wrong(); }));
 }
 
 LocalResult JudgeLocally(const Qwen2& model, const RunRecord& run, int threads,

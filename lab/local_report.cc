@@ -18,13 +18,10 @@ std::string Where(const LocalStep& s) {
   return fmt::format("{} token {} channel {}", s.place, s.verdict.token, s.verdict.channel);
 }
 
-double LocalError(const Verdict& v) {
-  return std::abs(v.got - v.expected);
-}
-
 // "q_proj" of "L03.q_proj".
 std::string KindOf(const LocalStep& s) {
-  return s.layer == kNoLayer ? s.name : s.name.substr(s.name.find('.') + 1);
+  const std::string name = s.range();
+  return s.layer == kNoLayer ? name : name.substr(name.find('.') + 1);
 }
 
 bool IsNotFinite(const LocalStep& s) {
@@ -43,16 +40,14 @@ std::string VerdictLine(const LocalResult& result) {
     return fmt::format(
         "no wrong step: all {} are within their tolerance on the run's own input, the worst at "
         "{:.3f} of it ({})\n",
-        result.judged(), worst->verdict.worst, worst->name);
+        result.judged(), worst->verdict.worst, worst->range());
   }
   const Verdict& v = first->verdict;
-  const auto wrong = std::count_if(result.steps.begin(), result.steps.end(),
-                                   [](const LocalStep& s) { return s.wrong(); });
   return fmt::format(
       "WRONG from {} on: op {}: {}\n      worst {}: {:.7g}, should be {:.7g}{}\n      {} of {} "
       "steps are wrong on the run's own input\n",
-      first->name, NameOf(first->op), v.why, Where(*first), v.got, v.expected,
-      v.blame.empty() ? "" : "; " + v.blame, wrong, result.judged());
+      first->range(), first->ops(), v.why, Where(*first), v.got, v.expected,
+      v.blame.empty() ? "" : "; " + v.blame, result.wrong(), result.judged());
 }
 
 // What nobody has said and the verdict rests on.
@@ -104,10 +99,10 @@ std::string KindsToText(const LocalResult& result) {
   Table table(
       {"step", "op", "judged", "wrong", "not judged", "worst err/tol", "at", "first wrong"});
   for (const Kind& kind : kinds)
-    table.Add({kind.name, std::string(NameOf(kind.worst->op)), fmt::format("{}", kind.judged),
+    table.Add({kind.name, kind.worst->ops(), fmt::format("{}", kind.judged),
                fmt::format("{}", kind.wrong), fmt::format("{}", kind.not_judged),
                fmt::format("{:.3f}", kind.worst->verdict.worst), Where(*kind.worst),
-               kind.first_wrong ? kind.first_wrong->name : ""});
+               kind.first_wrong ? kind.first_wrong->range() : ""});
   std::string text = fmt::format("\n{}", table.ToText());
   for (const Kind& kind : kinds)
     if (kind.wrong > 1 && 10 * kind.wrong >= 9 * kind.judged)
@@ -123,10 +118,9 @@ Table StepTable(const std::vector<const LocalStep*>& steps) {
       {"verdict", "step", "op", "err/tol", "local error", "tolerance", "worst", "got", "oracle"});
   for (const LocalStep* s : steps) {
     const Verdict& v = s->verdict;
-    table.Add({std::string(NameOf(v.status)), s->name, std::string(NameOf(s->op)),
-               fmt::format("{:.3f}", v.worst), fmt::format("{:.1e}", LocalError(v)),
-               fmt::format("{:.1e}", v.tolerance), Where(*s), fmt::format("{:.7g}", v.got),
-               fmt::format("{:.7g}", v.expected)});
+    table.Add({std::string(NameOf(v.status)), s->range(), s->ops(), fmt::format("{:.3f}", v.worst),
+               fmt::format("{:.1e}", v.error()), fmt::format("{:.1e}", v.tolerance), Where(*s),
+               fmt::format("{:.7g}", v.got), fmt::format("{:.7g}", v.expected)});
   }
   return table;
 }
@@ -193,7 +187,7 @@ std::string ToText(const RunRecord& run, const LocalResult& result) {
 Json ToJson(const LocalStep& s) {
   Json step = {{"kind", "step"},
                {"step", s.name},
-               {"layer", s.layer == kNoLayer ? Json() : Json(s.layer)},
+               {"layer", LayerToJson(s.layer)},
                {"op", NameOf(s.op)},
                {"verdict", !s.judged() ? "not judged"
                            : s.wrong() ? "fail"
@@ -202,8 +196,10 @@ Json ToJson(const LocalStep& s) {
     step["missing"] = s.missing;
     return step;
   }
+  step["over"] = Json::array();
+  for (const auto& [name, op] : s.over) step["over"].push_back(name);
   const Verdict& v = s.verdict;
-  step["err_over_tol"] = Number(v.worst), step["local_error"] = Number(LocalError(v));
+  step["err_over_tol"] = Number(v.worst), step["local_error"] = Number(v.error());
   step["tolerance"] = Number(v.tolerance), step["tap"] = s.place, step["token"] = v.token;
   step["channel"] = v.channel, step["got"] = Number(v.got), step["expected"] = Number(v.expected);
   step["compared"] = v.compared, step["why"] = v.why, step["blame"] = v.blame;
@@ -214,15 +210,13 @@ std::string ToJsonl(const RunRecord& run, const LocalResult& result) {
   std::string out;
   for (const LocalStep& s : result.steps) out += ToLine(ToJson(s));
   const LocalStep* first = result.FirstWrong();
-  const auto wrong = std::count_if(result.steps.begin(), result.steps.end(),
-                                   [](const LocalStep& s) { return s.wrong(); });
   return out + ToLine({{"kind", "summary"},
                        {"judged", result.judged()},
-                       {"wrong", wrong},
+                       {"wrong", result.wrong()},
                        {"not_judged", result.steps.size() - result.judged()},
                        {"first", first ? Json(first->name) : Json()},
                        {"op", first ? Json(NameOf(first->op)) : Json()},
-                       {"layer", first && first->layer != kNoLayer ? Json(first->layer) : Json()},
+                       {"layer", first ? LayerToJson(first->layer) : Json()},
                        {"contract", NameOf(result.contract.contract)},
                        {"contract_is_a_guess", result.contract_is_a_guess},
                        {"kv", NameOf(result.contract.kv)},

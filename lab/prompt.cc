@@ -5,6 +5,17 @@
 
 namespace lab {
 
+std::vector<CLI::Option*> AddPrompt(CLI::App& app, Prompt& prompt) {
+  auto* text = app.add_option("--prompt", prompt.text, "text to run (default \"What is 2+2?\")");
+  auto* file = app.add_option("--prompt-file", prompt.file, "text from a file; - is standard input")
+                   ->type_name("FILE")
+                   ->excludes(text);
+  auto* tokens =
+      app.add_option("--tokens", prompt.tokens, "token ids instead of text: 3838,374,220")
+          ->excludes(text, file);
+  return {text, file, tokens};
+}
+
 std::vector<int32_t> PromptIds(const Prompt& prompt, const Qwen2& model,
                                const Tokenizer* tokenizer) {
   if (!prompt.tokens.empty()) return ParseIds(prompt.tokens, model.config.vocab);

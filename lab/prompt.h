@@ -1,4 +1,5 @@
 #pragma once
+#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@ struct Prompt {
   bool chat = false;   ///< the text is a user turn of ChatML
 };
 
+/// Adds --prompt, --prompt-file and --tokens, of which one may be given, and returns them.
+std::vector<CLI::Option*> AddPrompt(CLI::App& app, Prompt& prompt);
 /// Its token ids. `tokenizer`: of the model, or null to have one made where it is needed. Throws
 /// Error for an empty prompt and for ids outside the vocabulary.
 std::vector<int32_t> PromptIds(const Prompt& prompt, const Qwen2& model,

@@ -100,6 +100,7 @@ Report MakeReport(const ReportInputs& inputs, const std::optional<DiffResult>& d
 void AddRuns(const std::vector<RunRecord>& runs, Report& report);  // report_runs.cc
 void AddDiff(const DiffResult& diff, Report& report);              // report_runs.cc
 void AddResults(const Results& results, Report& report);           // report_results.cc
+// Both in report_bench.cc.
 void AddBenchmarks(const std::string& path, const Json& json, Report& report);
 void AddPasses(const std::string& path, const std::vector<Json>& rows, Report& report);
 

@@ -1,4 +1,4 @@
-// Results of `lab check`, `lab bisect` and `lab bench` in a report.
+// Results of `lab check` and `lab bisect` in a report.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -33,13 +33,18 @@ std::pair<std::string, std::string> SplitStep(const std::string& name, const Jso
   return {name.substr(0, dot), name.substr(dot + 1)};
 }
 
-// Cells by the names of their row and column, in the order in which these first appear.
+// Cells by the names of their row and column, in the order in which these first appear; a column
+// that only a later row has comes behind the one that it follows there.
 class NamedGrid {
  public:
   void Add(const std::string& row, const std::string& column) {
     if (row.empty()) return Append(outside_, column);
+    if (rows_.empty() || rows_.back() != row) last_ = columns_.size();
     Append(rows_, row);
-    Append(columns_, column);
+    if (Find(columns_, column) == columns_.size())
+      columns_.insert(
+          columns_.begin() + static_cast<ptrdiff_t>(std::min(last_ + 1, columns_.size())), column);
+    last_ = Find(columns_, column);
   }
   void Label(HeatMap& map) const {
     map.rows = rows_, map.columns = columns_, map.outside = outside_;
@@ -58,6 +63,7 @@ class NamedGrid {
     if (Find(list, name) == list.size()) list.push_back(name);
   }
   std::vector<std::string> rows_, columns_, outside_;
+  size_t last_ = 0;  // the column of the last call
 };
 
 // --- lab bisect ---
@@ -338,95 +344,7 @@ void AddPass(const Results& results, Report& report) {
   for (const auto& [contract, taps] : by_contract) report.maps.push_back(PassMap(taps, contract));
 }
 
-// --- lab bench ---
-
-Table ContextOf(const Json& json) {
-  Table table({"", ""});
-  if (!json.contains("context") || !json["context"].is_object()) return table;
-  for (const char* key : {"cpu", "simd_target", "threads", "model", "weights", "huge_pages",
-                          "roof_read_gb_s", "date", "host_name", "executable"})
-    if (const auto it = json["context"].find(key); it != json["context"].end())
-      table.Add({key, Printable(it->is_string() ? it->get<std::string>() : it->dump(), 200)});
-  return table;
-}
-
-double Microseconds(const Json& b) {
-  const std::string unit = b.at("time_unit");
-  const double scale = unit == "ns" ? 1e-3 : unit == "us" ? 1 : unit == "ms" ? 1e3 : 1e6;
-  return scale * b.at("real_time").get<double>();
-}
-
-// Medians, or single runs where nothing was repeated.
-std::vector<const Json*> Timings(const Json& benchmarks) {
-  std::vector<const Json*> medians, single;
-  for (const Json& b : benchmarks) {
-    if (b.value("error_occurred", false)) continue;
-    if (b.value("aggregate_name", "") == "median") medians.push_back(&b);
-    if (b.value("run_type", "") == "iteration") single.push_back(&b);
-  }
-  return medians.empty() ? single : medians;
-}
-
 }  // namespace
-
-void AddBenchmarks(const std::string& path, const Json& json, Report& report) {
-  try {
-    const std::vector<const Json*> timings = Timings(json["benchmarks"]);
-    const bool roof = std::any_of(timings.begin(), timings.end(),
-                                  [](const Json* b) { return b->contains("%roof"); });
-    Bars bars = {"Time of each row",
-                 roof ? "Length: how close to the roof of this machine, min(bandwidth x intensity, "
-                        "peak). Slowest first."
-                      : "Length: microseconds. Slowest first.",
-                 roof ? "% of the roof" : "us",
-                 roof ? 100.0 : 0.0,
-                 {}};
-    for (const Json* b : timings) {
-      const std::string name = b->value("run_name", b->at("name").get<std::string>());
-      const double us = Microseconds(*b);
-      const double value = roof ? b->value("%roof", 0.0) : us;
-      std::string text = fmt::format("{:.4g} us", us);
-      if (b->contains("GB/s")) text += fmt::format(", {:.3g} GB/s", b->at("GB/s").get<double>());
-      if (roof) text += fmt::format(", {:.0f} %", value);
-      bars.bars.push_back({Printable(name, 200), value, text, Tone::neutral});
-      if (!roof) bars.end = std::max(bars.end, us);
-    }
-    std::stable_sort(bars.bars.begin(), bars.bars.end(), [&](const auto& a, const auto& b) {
-      return roof ? a.value < b.value : a.value > b.value;
-    });
-    for (const Json& b : json["benchmarks"])
-      if (b.value("error_occurred", false))
-        report.findings.push_back({Tone::bad,
-                                   "bench: " + Printable(b.at("name").get<std::string>(), 200),
-                                   Printable(b.value("error_message", "failed"), 200)});
-    if (!bars.bars.empty()) report.bars.push_back(std::move(bars));
-    report.sources.push_back({Printable(path), "", ContextOf(json)});
-  } catch (const Json::exception& error) {
-    Fail("{}: not what --benchmark_out writes: {}", path, Printable(error.what()));
-  }
-}
-
-void AddPasses(const std::string& path, const std::vector<Json>& rows, Report& report) {
-  Bars bars = {"Whole passes", "", "tokens per second", 0, {}};
-  try {
-    for (const Json& row : rows) {
-      const double speed = row.at("tok/s").get<double>();
-      bars.bars.push_back(
-          {fmt::format("{}, {} tokens at depth {}", Text(row, "run"),
-                       row.at("tokens").get<size_t>(), row.at("depth").get<size_t>()),
-           speed,
-           fmt::format("{:.4g} tok/s, {:.3g} ms, {:.0f} % of the roof", speed,
-                       row.at("ms").get<double>(), row.at("%roof").get<double>()),
-           Tone::neutral});
-      bars.end = std::max(bars.end, speed);
-    }
-  } catch (const Json::exception& error) {
-    Fail("{}: not what 'lab bench --forward --format jsonl' prints: {}", path,
-         Printable(error.what()));
-  }
-  report.bars.push_back(std::move(bars));
-  report.sources.push_back({Printable(path), "", Table({"", ""})});
-}
 
 void AddResults(const Results& results, Report& report) {
   const std::string_view kind = results.kind();

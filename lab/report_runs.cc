@@ -15,13 +15,6 @@ namespace {
 constexpr size_t kTokens = 48;
 constexpr size_t kCards = 6;
 
-bool IsMassive(const Figures& f) {
-  if (!f.absmax || !f.l2) return false;
-  Stats s;
-  s.absmax = f.absmax->value, s.l2 = f.l2->value;
-  return s.massive();
-}
-
 // Rows and columns of a map, from the places that it has to show.
 class Grid {
  public:

@@ -176,6 +176,9 @@ class Comparer {
     c.norm = norm && std::isfinite(*norm) ? *norm : 0;  // nothing to measure by: nothing is allowed
     if (a.figures.std) c.std_a = a.figures.std->value;
     if (b.figures.std) c.std_b = b.figures.std->value;
+    for (const Facts* f : {&a, &b})
+      if (IsMassive(f->figures))
+        c.massive = std::max(c.massive.value_or(0), f->figures.absmax->value);
     if (c.distance.evidence == Evidence::values) KeepValues(a, b);
     c_.places.push_back(std::move(c));
   }
@@ -216,9 +219,10 @@ class Comparer {
     const auto a = ContractOf(a_.header), b = ContractOf(b_.header);
     c_.contract_is_a_guess = !a || !b;
     const bool same_kv = a && b ? a->kv == b->kv : true;
+    c_.factor = same_kv ? kFactor : kFactorAcrossKv;
     for (const RunContract& c : CandidateContracts(a, b)) {
       c_.contract = c;
-      Allow(same_kv ? kFactor : kFactorAcrossKv);
+      Allow();
       if (!c_.first_different()) return;
     }
   }
@@ -241,18 +245,18 @@ class Comparer {
     return EstimatedMethodError(c_.contract, c.place.tap, has_first, c.norm);
   }
 
-  void Allow(double factor) {
+  void Allow() {
     c_.estimated = false;
     for (size_t i = 0; i < c_.places.size(); ++i) {
       Compared& c = c_.places[i];
-      const double error = MethodError(c);
-      c.allowed = factor * error;
+      const double error = c.method_error = MethodError(c);
+      c.allowed = c_.factor * error;
       c.value_apart = c.value_allowed = 0;
       const auto values = values_.find(i);
       if (values == values_.end()) continue;
       const double sigma = error / std::sqrt(static_cast<double>(widths_[i]));
       for (const auto& [channel, value] : values->second) {
-        const double allowed = factor * ChannelError(c, channel, value, error) + kSigmas * sigma;
+        const double allowed = c_.factor * ChannelError(c, channel, value, error) + kSigmas * sigma;
         if (Ratio(value.apart, allowed) <= Ratio(c.value_apart, c.value_allowed)) continue;
         c.value_apart = value.apart, c.value_allowed = allowed;
         c.distance.channel = channel;

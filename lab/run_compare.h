@@ -18,13 +18,15 @@ struct Compared {
   bool pooled = false;
   std::vector<size_t> tokens;
   Distance distance;
-  double norm = 0;     ///< of the smaller side: the one that a wrong row has not blown up
-  double allowed = 0;  ///< for the distance
+  double norm = 0;          ///< of the smaller side: the one that a wrong row has not blown up
+  double method_error = 0;  ///< what the contract costs here
+  double allowed = 0;       ///< for the distance: a multiple of method_error
   /// Of single values (llama.cpp prints a few of each row) the one of the largest ratio: |a_i -
   /// b_i| beyond rounding, and what is allowed for one, 4 |method error of the channel| + 5 sigma
   /// with sigma = method error / sqrt(n).
   double value_apart = 0, value_allowed = 0;
   std::optional<double> std_a, std_b;
+  std::optional<double> massive;  ///< the magnitude of a massive activation (lab/stats.h) in A or B
 
   /// Proven distance over the allowed one, or that of the single value if it is larger; 0/0 is 0.
   /// Infinite where there is no finite bound.
@@ -52,8 +54,9 @@ struct RunComparison {
   std::vector<Compared> places;  ///< in the order of the pass
   std::vector<NotCompared> rest;
   RunContract contract = {Contract::f32, KvType::f32};  ///< whose method error was allowed
-  bool contract_is_a_guess = false;                     ///< a run does not name its own
-  bool estimated = false;                               ///< by the table, without the model
+  double factor = 4;                 ///< allowed / method_error: 8 across KV types
+  bool contract_is_a_guess = false;  ///< a run does not name its own
+  bool estimated = false;            ///< by the table, without the model
 
   RunVerdict verdict() const;
   /// The first place that differs; null when none does.

@@ -23,4 +23,8 @@ double HalfUlp(double x, StoredType type) {
   return std::ldexp(0.5, std::max(exponent, kSmallest[t]) - kBits[t]);
 }
 
+StoredType Narrower(StoredType a, StoredType b) {
+  return HalfUlp(1, a) > HalfUlp(1, b) ? a : b;
+}
+
 }  // namespace lab

@@ -10,7 +10,8 @@ const Strings kWrong = kBisect + Strings{"--use", "down_proj@6=mutant:rows_rotat
 TEST(CliBisect, VerdictComesFirst) {
   const Result right = RunLab(kBisect);
   EXPECT_EQ(right.code, 0) << right.err;
-  EXPECT_TRUE(right.out.starts_with("no wrong step: all 480 are within their tolerance"));
+  EXPECT_TRUE(right.out.starts_with(
+      "within contract q16 (KV f32), no wrong step: all 480 are within their tolerance"));
   const Result wrong = RunLab(kWrong);
   EXPECT_EQ(wrong.code, 1) << wrong.err;
   EXPECT_TRUE(

@@ -2,6 +2,7 @@
 // hand (--gtest_also_run_disabled_tests; figures in notes/numerics.md).
 #include <gtest/gtest.h>
 
+#include "lab/bisect_report.h"
 #include "lab/json.h"
 #include "model/repack.h"
 #include "model/tokenizer.h"
@@ -38,6 +39,15 @@ TEST_F(RealBisect, NamesATransposedMatrix) {
   ASSERT_NE(result.FirstWrong(), nullptr);
   EXPECT_EQ(result.FirstWrong()->name, "L17.down_proj");
   for (const StepVerdict& s : result.steps) EXPECT_EQ(s.wrong(), s.name == "L17.down_proj");
+}
+
+// What rounding to 8 bits costs is not an error of the kernels.
+TEST_F(RealBisect, FindsAQ8CandidateWithinItsContract) {
+  Bisector bisector(model_, Contract::q8, KvType::f16, ids_, kThreads);
+  const BisectResult result = bisector.Run(RowSet(Backend::hwy, Contract::q8), {{{2, 4}}, ""});
+  EXPECT_TRUE(BisectToText(result, 3).starts_with("within contract q8 (KV f16), no wrong step"))
+      << BisectToText(result, 3);
+  EXPECT_EQ(result.steps.size(), 3 * 17u);
 }
 
 class RealBisectSweep : public RealBisect {};

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "lab/composed.h"
+#include "lab/diff_report.h"
 #include "lab/explain.h"
 #include "lab/laws.h"
 #include "lab/run_compare.h"
@@ -313,7 +314,20 @@ TEST_F(RealDiff, ReplayOfTheCase) {
     EXPECT_EQ(NameOf(c.contract), "q8 (KV f16)");
     EXPECT_FALSE(c.estimated);
   }
-  // What q8 costs at the massive token, beside another.
+  // What q8 costs at the massive token is in the report: at its worst far more than at the others.
+  const DiffResult diff = {&f32, &q8, CompareRuns(f32, q8, {}, &reference), {}, {}, {}, false};
+  const std::string report = DiffTo(Format::text, diff);
+  EXPECT_NE(report.find("verdict: within contract q8 (KV f16)\n"), std::string::npos) << report;
+  const size_t at = report.find("method error of q8 (KV f16)");
+  ASSERT_NE(at, std::string::npos) << report;
+  double massive = 0, others = 0;
+  EXPECT_EQ(
+      std::sscanf(report.c_str() + report.find("\n", at),
+                  " token 0, massive (%*[^)]): %*f, %lf at%*[^\n]\n the other tokens: %*f, %lf",
+                  &massive, &others),
+      2)
+      << report.substr(at);
+  EXPECT_GT(massive, 10 * others);
   const double norm = reference.exact().tokens.at({Tap::ffn_out, 26, 0}).figures.l2->value;
   EXPECT_GT(*reference.MethodError(kQ8, {Tap::ffn_out, 26, 0}) / norm, 0.005);
 }

@@ -9,12 +9,12 @@ if(CMAKE_CXX_FLAGS MATCHES "fuzzer-no-link")
   set(fuzz_runs
       lab/aligned.cc lab/cache_dir.cc lab/facts.cc lab/laws.cc lab/names.cc lab/output.cc lab/read_apr_trace.cc
       lab/gzip.cc lab/name_map.cc lab/place.cc lab/read_dump.cc lab/read_lab_trace.cc lab/read_llama_log.cc lab/registry_names.cc
-      lab/run_headers.cc lab/run_readers.cc lab/run_record.cc lab/sketch.cc lab/stats.cc lab/taps.cc
-      lab/toml_reader.cc)
+      lab/run_headers.cc lab/run_readers.cc lab/run_record.cc lab/shard.cc lab/sketch.cc lab/stats.cc lab/stored_type.cc
+      lab/taps.cc lab/toml_reader.cc)
   set(fuzz_weights
       model/apr.cc model/byte_alphabet.cc model/file_bytes.cc model/gguf.cc model/hf_names.cc
       model/qwen2.cc model/synth.cc model/tokenizer.cc model/weight_file.cc reference/dequant_ref.cc)
-  set(fuzz_json model/hf.cc model/json_metadata.cc)
+  set(fuzz_json lab/sha256.cc model/hf.cc model/json_metadata.cc)
   set(fuzz_main tests/fuzz/fuzz_main.cc tests/fuzz/memory.cc tests/fuzz/targets.cc)
   add_executable(lab_fuzz ${fuzz_runs} ${fuzz_weights} ${fuzz_json} ${fuzz_main}
       lab/case.cc lab/cli.cc lab/row_sums_hwy.cc lab/safetensors.cc)

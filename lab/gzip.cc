@@ -9,7 +9,7 @@
 namespace lab {
 namespace {
 
-constexpr size_t kChunk = size_t{1} << 20;  // fits zlib's 32-bit counts, as do the pieces of a file
+constexpr size_t kChunk = size_t{1} << 16;  // fits zlib's 32-bit counts, as do the pieces of a file
 
 class Inflater {
  public:

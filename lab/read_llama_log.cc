@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lab/error.h"
 #include "lab/names.h"
 #include "lab/run_readers.h"
 
@@ -15,6 +16,9 @@ namespace {
 
 constexpr std::string_view kPrefixes[] = {"common_debug_cb_eval:", "ggml_debug:"};
 constexpr size_t kCorner = 3;  // values printed at each end of a dimension
+// A log prints corners, so that a shape may claim any number of tokens; llama.cpp takes 512 a pass
+// unless --ubatch-size says otherwise.
+constexpr size_t kMostTokensInPass = 65536;
 
 std::optional<std::string_view> TensorLine(std::string_view line) {
   for (const std::string_view prefix : kPrefixes)
@@ -89,7 +93,7 @@ std::optional<std::pair<Tap, int>> TapOf(const TensorHead& head) {
 
 class LlamaLogReader {
  public:
-  explicit LlamaLogReader(const RunFile& file) : lines_(LinesOf(file.bytes)) {}
+  explicit LlamaLogReader(const RunFile& file) : path_(file.path), lines_(LinesOf(file.bytes)) {}
 
   RunRecord Read() {
     run_.header.backend = "llama.cpp";
@@ -163,12 +167,15 @@ class LlamaLogReader {
       run_.header.kv = std::string(head->type);
     if (!head || !tap) return SkipValues();
     if (tap->first == Tap::q_rope) run_.header.head_dim = head->shape[0];
-    if (tap->first == Tap::embedding) StartPass(head->shape[1]);
+    if (tap->first == Tap::embedding) StartPass(line, head->shape[1]);
     TakeValues(line, *head, tap->first, tap->second);
   }
 
   // Each pass through the graph begins with the embedding.
-  void StartPass(size_t tokens) {
+  void StartPass(size_t line, size_t tokens) {
+    if (tokens > kMostTokensInPass)
+      Fail("{}: line {}: a pass of {} tokens; lab reads passes of at most {}", path_, line + 1,
+           tokens, kMostTokensInPass);
     first_ = tokens_, tokens_ += tokens;
     run_.header.steps->push_back({tokens > 1 || first_ == 0, first_, tokens});
   }
@@ -267,6 +274,7 @@ class LlamaLogReader {
     pooled.figures.sum = sum;
   }
 
+  const std::string& path_;
   const std::vector<std::string_view> lines_;
   size_t at_ = 0;
   RunRecord run_;

@@ -17,6 +17,10 @@ struct RowSums {
 RowSums SumRow(const float* values, size_t n);
 RowSums SumRow(const double* values, size_t n);
 
+/// Index of the first value of that magnitude; n if there is none.
+size_t FindMagnitude(const float* values, size_t n, double magnitude);
+size_t FindMagnitude(const double* values, size_t n, double magnitude);
+
 /// sum (x - mean)^2.
 double SumDeviations(const float* values, size_t n, double mean);
 double SumDeviations(const double* values, size_t n, double mean);

@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "lab/row_sums_hwy.cc"
 #include "hwy/foreach_target.h"  // compiles this file once per target
 // Per target, hence behind it.
+#include "hwy/contrib/algo/find-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "kernels/simd-inl.h"
 
@@ -27,17 +28,31 @@ HWY_INLINE hn::Vec<D> LoadDoubles(D d, const float* from) {
 
 // Two chains of additions for each sum, then whole vectors, then what is left, value by value.
 struct Chains {
-  hn::Vec<Doubles> min, max, sum[2], squares[2], zeros[2];
+  hn::Vec<Doubles> sum[2], squares[2];
 };
 HWY_INLINE void AddTo(Chains& s, size_t chain, hn::Vec<Doubles> x) {
-  const Doubles d;
-  s.min = hn::Min(s.min, x);
-  s.max = hn::Max(s.max, x);
   s.sum[chain] = hn::Add(s.sum[chain], x);
   s.squares[chain] = hn::MulAdd(x, x, s.squares[chain]);
-  const auto is_zero = hn::Eq(x, hn::Zero(d));
-  s.zeros[chain] = hn::Add(s.zeros[chain], hn::IfThenElseZero(is_zero, hn::Set(d, 1.0)));
 }
+
+// What needs no float64, on vectors of the values as they are.
+template <class T>
+using Whole = hn::CappedTag<T, 64 / sizeof(T)>;
+template <class T>
+struct Range {
+  hn::Vec<Whole<T>> min, max;
+  uint64_t zeros = 0;
+
+  HWY_INLINE void Add(const T* values, size_t n) {
+    const Whole<T> d;
+    for (size_t i = 0; i < n; i += hn::Lanes(d)) {
+      const auto x = hn::LoadU(d, values + i);
+      min = hn::Min(min, x);
+      max = hn::Max(max, x);
+      zeros += hn::CountTrue(d, hn::Eq(x, hn::Zero(d)));
+    }
+  }
+};
 
 HWY_INLINE double Total(hn::Vec<Doubles> v) {
   return hn::GetLane(hn::SumOfLanes(Doubles(), v));
@@ -48,19 +63,22 @@ HWY_INLINE RowSums SumRowOf(const T* values, size_t n) {
   const Doubles d;
   const size_t lanes = hn::Lanes(d);
   Chains s;
-  s.min = s.max = hn::Set(d, static_cast<double>(values[0]));
-  for (auto* pair : {s.sum, s.squares, s.zeros}) pair[0] = pair[1] = hn::Zero(d);
+  for (auto* pair : {s.sum, s.squares}) pair[0] = pair[1] = hn::Zero(d);
+  const Whole<T> whole;
+  Range<T> range;
+  range.min = range.max = hn::Set(whole, values[0]);
   size_t i = 0;
   for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    range.Add(values + i, 2 * lanes);
     AddTo(s, 0, LoadDoubles(d, values + i));
     AddTo(s, 1, LoadDoubles(d, values + i + lanes));
   }
   RowSums r;
-  r.min = hn::GetLane(hn::MinOfLanes(d, s.min));
-  r.max = hn::GetLane(hn::MaxOfLanes(d, s.max));
+  r.min = static_cast<double>(hn::GetLane(hn::MinOfLanes(whole, range.min)));
+  r.max = static_cast<double>(hn::GetLane(hn::MaxOfLanes(whole, range.max)));
   r.sum = Total(hn::Add(s.sum[0], s.sum[1]));
   r.squares = Total(hn::Add(s.squares[0], s.squares[1]));
-  r.zeros = static_cast<uint64_t>(Total(hn::Add(s.zeros[0], s.zeros[1])));
+  r.zeros = range.zeros;
   for (; i < n; ++i) {
     const double x = values[i];
     r.min = std::min(r.min, x);
@@ -70,6 +88,13 @@ HWY_INLINE RowSums SumRowOf(const T* values, size_t n) {
     r.zeros += x == 0;
   }
   return r;
+}
+
+template <class T>
+HWY_INLINE size_t Find(const T* values, size_t n, T magnitude) {
+  return hn::FindIf(Whole<T>(), values, n, [magnitude](auto d, auto x) LAB_LAMBDA {
+    return hn::Eq(hn::Abs(x), hn::Set(d, magnitude));
+  });
 }
 
 // The sum of f(x) over all values: f of a vector of doubles.
@@ -114,6 +139,13 @@ RowSums SumFloats(const float* values, size_t n) {
 RowSums SumDoubles(const double* values, size_t n) {
   return SumRowOf(values, n);
 }
+size_t FindFloat(const float* values, size_t n, double magnitude) {
+  const auto rounded = static_cast<float>(magnitude);
+  return static_cast<double>(rounded) == magnitude ? Find(values, n, rounded) : n;
+}
+size_t FindDouble(const double* values, size_t n, double magnitude) {
+  return Find(values, n, magnitude);
+}
 double DeviationsFloats(const float* values, size_t n, double mean) {
   return Deviations(values, n, mean);
 }
@@ -135,6 +167,8 @@ HWY_AFTER_NAMESPACE();
 namespace lab {
 HWY_EXPORT(SumFloats);
 HWY_EXPORT(SumDoubles);
+HWY_EXPORT(FindFloat);
+HWY_EXPORT(FindDouble);
 HWY_EXPORT(DeviationsFloats);
 HWY_EXPORT(DeviationsDoubles);
 HWY_EXPORT(ExpFloats);
@@ -145,6 +179,12 @@ RowSums SumRow(const float* values, size_t n) {
 }
 RowSums SumRow(const double* values, size_t n) {
   return HWY_DYNAMIC_DISPATCH(SumDoubles)(values, n);
+}
+size_t FindMagnitude(const float* values, size_t n, double magnitude) {
+  return HWY_DYNAMIC_DISPATCH(FindFloat)(values, n, magnitude);
+}
+size_t FindMagnitude(const double* values, size_t n, double magnitude) {
+  return HWY_DYNAMIC_DISPATCH(FindDouble)(values, n, magnitude);
 }
 double SumDeviations(const float* values, size_t n, double mean) {
   return HWY_DYNAMIC_DISPATCH(DeviationsFloats)(values, n, mean);

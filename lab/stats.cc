@@ -70,8 +70,7 @@ Stats ComputeStats(const T* values, size_t n) {
   s.min = sums.min;
   s.max = sums.max;
   s.absmax = std::max(std::abs(s.min), std::abs(s.max));
-  const auto is_largest = [&](T x) { return std::abs(static_cast<double>(x)) == s.absmax; };
-  s.argmax = static_cast<uint64_t>(std::find_if(values, values + n, is_largest) - values);
+  s.argmax = FindMagnitude(values, n, s.absmax);
   Finish(s, values, sums.sum, sums.squares);
   return s;
 }

@@ -14,6 +14,7 @@ void MatvecRows8Q16Hwy(const MatvecArgs<float>& a);
 namespace {
 
 void GateUp(const GateUpArgs<float>& a, void (*matvec)(const MatvecArgs<float>&)) {
+  static_assert(ChunkRows(2, 0) % kRowsSliceGrain == 0, "else slices lose their repacked form");
   const size_t step = ChunkRows(a.tokens, a.Items());
   for (size_t r0 = 0; r0 < a.Items(); r0 += step) {
     const GateUpArgs<float> s = a.Slice(r0, std::min(r0 + step, a.Items()));

@@ -147,10 +147,8 @@ std::string NextSteps(const Flags& f, const BisectResult& result, const std::str
   const StepVerdict* first = result.FirstWrong();
   if (!first)
     return "\nnext: what the contract itself costs: 'lab diff F32.jsonl THIS.jsonl --model M', of "
-           "traces "
-           "by\n      'lab forward --trace'; 'lab check --forward' judges the whole pass, --blame "
-           "ranks "
-           "the\n      steps by what they do to the logits\n";
+           "traces by\n      'lab forward --trace'; 'lab check --forward' judges the whole pass, "
+           "--blame ranks the\n      steps by what they do to the logits\n";
   std::string text = "\nnext: ";
   text += check.empty() ? "-o cases/NAME writes this step as a small case for 'lab check'\n"
                         : check + "\n";

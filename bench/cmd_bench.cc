@@ -128,6 +128,13 @@ Roofline MeasureMachine(const Flags& f) {
   return roofline;
 }
 
+void WarnOfAnotherRoof(const Roofline& before, const Flags& f) {
+  UseSimdTarget("");
+  const std::string why = AnotherRoof(before, MeasureReadRate(before));
+  UseSimdTarget(f.target);
+  if (!why.empty()) PrintErr("lab: " + why + "\n");
+}
+
 // Of a device the bandwidth alone: what a copy within its memory reads and writes.
 Roofline MeasureDevice() {
   constexpr double kNoLimit = std::numeric_limits<double>::infinity();
@@ -168,6 +175,7 @@ int BenchForward(Flags& f) {
                                                  CurrentSimdTarget().name),
                          NameOf(passes.contract), NameOf(DefaultKv(passes.contract))));
   PrintOut(TimeForward(model, passes, roofline).To(format));
+  if (!on_device) WarnOfAnotherRoof(roofline, f);
   return kPass;
 }
 
@@ -206,6 +214,7 @@ class RowBench {
     std::cout.flush();
     if (!std::cout) ThrowStdoutError();
     if (run == 0) throw Error(kNotComparable, "--benchmark_filter selects no row");
+    WarnOfAnotherRoof(options_.roofline, f_);
     int code = kPass;
     if (!f_.baseline.empty())
       code = CompareWithBaseline(reporter.medians(), before_, ParseSlowdown(f_.slowdown));

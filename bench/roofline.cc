@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "bench/machine.h"
 #include "lab/aligned.h"
@@ -98,6 +99,18 @@ Roofline MeasureRoofline(int threads) {
   r.all.f32_ops = threads > 1 ? SpinRate(SpinF32, threads) : r.one.f32_ops;
   r.all.int8_ops = threads > 1 ? SpinRate(SpinInt8, threads) : r.one.int8_ops;
   return r;
+}
+
+double MeasureReadRate(const Roofline& r) {
+  return ReadRate(AlignedVector<uint8_t>(r.buffer_bytes, 1), r.threads);
+}
+
+std::string AnotherRoof(const Roofline& before, double after) {
+  constexpr double kDrift = 0.15;
+  if (std::abs(after / before.all.bytes - 1) <= kDrift) return "";
+  return fmt::format(
+      "{:.1f} GB/s were read before the runs, {:.1f} after them: percentages are of the former",
+      before.all.bytes / 1e9, after / 1e9);
 }
 
 Table RooflineTable(const Roofline& r) {

@@ -27,6 +27,13 @@ struct Roofline {
 /// Takes about a second.
 Roofline MeasureRoofline(int threads);
 
+/// The bandwidth alone on roofline.threads, in the same way; takes a fraction of a second.
+double MeasureReadRate(const Roofline& roofline);
+
+/// What to say of runs if `after` them the bandwidth was another one than before, by more than
+/// 15 %; else empty. A virtual machine's host may change it by half within seconds.
+std::string AnotherRoof(const Roofline& before, double after);
+
 Table RooflineTable(const Roofline& roofline);
 
 // bench/roofline_hwy.cc, compiled for every target. `sink` keeps the work from being left out.

@@ -255,6 +255,9 @@ HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t bl
     Unroll<kTokens * kPlanes>([&](auto i)
                                   LAB_LAMBDA { f(Index<i / kPlanes>(), Index<i % kPlanes>()); });
   };
+  const int8_t* planes[kPlanes];
+  for (size_t plane = 0; plane < kPlanes; ++plane)
+    planes[plane] = Unrelated(x.planes[plane] + t0 * x.n + block * 256);
   VecOf<Group> weights[kCount];
   I32Vec dots[kCount][kTokens][kPlanes];
   Unroll<kCount>([&](auto v) LAB_LAMBDA {
@@ -266,7 +269,7 @@ HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t bl
       U8Vec w[4];
       weights[v].template Weights<s>(w);
       each([&](auto t, auto plane) LAB_LAMBDA {
-        const int8_t* q = x.planes[plane] + (t0 + t) * x.n + block * 256 + s * 32;
+        const int8_t* q = planes[plane] + t * x.n + s * 32;
         dots[v][t][plane] = weights[v].template Add<s>(dots[v][t][plane], w, q);
       });
     });
@@ -291,8 +294,8 @@ template <size_t kTokens, class Group, class Acts>
 HWY_INLINE void AddSuperBlock(const Group& group, const Acts& x, size_t t0, size_t block,
                               FloatVec (&partial)[kVecs][kTokens]) {
   // Vectors of one token side by side share the loads of its activations; the sums of more tokens
-  // would not fit the registers.
-  constexpr size_t kTogether = kTokens == 1 ? std::min<size_t>(kVecs, 2) : 1;
+  // or of two planes would not fit the registers.
+  constexpr size_t kTogether = kTokens * Acts::kPlanes == 1 ? std::min<size_t>(kVecs, 2) : 1;
   Unroll<kVecs / kTogether>(
       [&](auto i) LAB_LAMBDA { AddGroup<kTogether * i, kTogether>(group, x, t0, block, partial); });
 }

@@ -8,6 +8,7 @@
 
 #include "kernels/block_types.h"
 #include "kernels/kv_store.h"
+#include "kernels/tap_sums.h"
 
 namespace lab {
 
@@ -31,9 +32,10 @@ class DevicePass {
   /// Returns once all work is done.
   virtual void Wait() = 0;
   virtual void StoreKv(const KvStoreArgs<float>& a) = 0;
+  virtual void SumRows(const TapSumsArgs& a) = 0;
 
   /// Makes a graph of what `steps` would run, in the place of the last one. Steps may run rows on
-  /// kept buffers, StoreKv and Save.
+  /// kept buffers, StoreKv, SumRows and Save.
   virtual void Capture(const std::function<void()>& steps) = 0;
   virtual bool capturing() const = 0;  ///< whether steps run for Capture now
   /// Part of a graph: copies a kept buffer, as it is between two steps, to a place of its own on

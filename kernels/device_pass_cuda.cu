@@ -80,6 +80,7 @@ class Pass : public DevicePass {
     CheckCuda(cudaStreamSynchronize(DeviceStream()), "running the steps of a pass");
   }
   void StoreKv(const KvStoreArgs<float>& a) override { RunOnDevice(a, LaunchKvStore); }
+  void SumRows(const TapSumsArgs& a) override { RunOnDevice(a, LaunchTapSums); }
 
   void Capture(const std::function<void()>& steps) override {
     DropGraph();

@@ -19,6 +19,7 @@
 #include "kernels/rope.h"
 #include "kernels/silu.h"
 #include "kernels/swiglu.h"
+#include "kernels/tap_sums.h"
 
 namespace lab::LAB_CUDA_NAMESPACE {
 
@@ -40,5 +41,6 @@ void LaunchSilu(const SiluArgs<float>& a, cudaStream_t stream);
 void LaunchSwiglu(const SwigluArgs<float>& a, cudaStream_t stream);
 /// Where the two matrices differ in type, gate, up and silu must be wanted.
 void LaunchGateUpSwiglu(const GateUpSwigluArgs<float>& a, cudaStream_t stream);
+void LaunchTapSums(const TapSumsArgs& a, cudaStream_t stream);
 
 }  // namespace lab::LAB_CUDA_NAMESPACE

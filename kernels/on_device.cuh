@@ -21,6 +21,7 @@
 #include "kernels/rope.h"
 #include "kernels/silu.h"
 #include "kernels/swiglu.h"
+#include "kernels/tap_sums.h"
 
 namespace lab::LAB_CUDA_NAMESPACE {
 
@@ -225,6 +226,10 @@ inline void Move(SwigluArgs<float>& a, Transfer& t) {
   t.In(a.silu, a.n);
   t.In(a.up, a.n);
   t.InOut(a.y, a.n);
+}
+inline void Move(TapSumsArgs& a, Transfer& t) {
+  t.In(a.values, Strided(a.tokens, a.stride, a.n));
+  t.InOut(a.sums, a.tokens * TapSums::Pieces(a.n));
 }
 
 /// Runs a launcher on arguments on the host. Throws Error where the device fails.

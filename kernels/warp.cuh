@@ -7,10 +7,11 @@ namespace lab::LAB_CUDA_NAMESPACE {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffff;
 
-/// The sum of the lanes' values, the same bits in every lane: pairs 16 apart first, neighbours
-/// last.
-__device__ inline float WarpSum(float value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+/// The sum of the values of groups of `lanes` neighbours, the same bits in every lane: pairs half a
+/// group apart first, neighbours last.
+template <class T>
+__device__ T WarpSum(T value, int lanes = kWarp) {
+  for (int distance = lanes / 2; distance > 0; distance /= 2)
     value += __shfl_xor_sync(kAllLanes, value, distance);
   return value;
 }

@@ -130,6 +130,16 @@ class SinkList : public TapSink<T> {
     return std::any_of(sinks_.begin(), sinks_.end(),
                        [&](const auto* s) { return s->Wants(tap, layer); });
   }
+  bool WantsValues(Tap tap, int layer) const override {
+    return std::any_of(sinks_.begin(), sinks_.end(), [&](const auto* s) {
+      return s->Wants(tap, layer) && s->WantsValues(tap, layer);
+    });
+  }
+  bool WantsSums(Tap tap, int layer) const override {
+    return std::any_of(sinks_.begin(), sinks_.end(), [&](const auto* s) {
+      return s->Wants(tap, layer) && s->WantsSums(tap, layer);
+    });
+  }
   void OnTap(const TapView<T>& view) override {
     for (TapSink<T>* sink : sinks_)
       if (sink->Wants(view.tap, view.layer)) sink->OnTap(view);
@@ -145,6 +155,7 @@ class Progress : public TapSink<T> {
  public:
   explicit Progress(size_t layers) : layers_(layers) {}
   bool Wants(Tap tap, int) const override { return tap == Tap::layer_out; }
+  bool WantsValues(Tap, int) const override { return false; }
   void OnTap(const TapView<T>& v) override {
     line_(fmt::format("tokens {}-{}: layer {}/{}", v.first_token, v.first_token + v.tokens - 1,
                       v.layer + 1, layers_));

@@ -14,15 +14,18 @@ void SetNaN(Stats& s) {
       std::numeric_limits<double>::quiet_NaN();
 }
 
-// What follows from the sums.
-template <class T>
-void Finish(Stats& s, const T* values, double sum, double squares) {
+// What follows from the mean and the sums.
+void Finish(Stats& s, double squares, double deviations) {
   const auto count = static_cast<double>(s.n);
-  s.mean = sum / count;
-  s.std = std::sqrt(SumDeviations(values, s.n, s.mean) / count);
+  s.std = std::sqrt(deviations / count);
   s.rms = std::sqrt(squares / count);
   s.l2 = std::sqrt(squares);
   s.crest = s.rms > 0 ? s.absmax / s.rms : 0;
+}
+template <class T>
+void Finish(Stats& s, const T* values, double sum, double squares) {
+  s.mean = sum / static_cast<double>(s.n);
+  Finish(s, squares, SumDeviations(values, s.n, s.mean));
 }
 
 // Value by value, for rows with NaN or Inf in them.
@@ -77,6 +80,39 @@ Stats ComputeStats(const T* values, size_t n) {
 
 template Stats ComputeStats(const float* values, size_t n);
 template Stats ComputeStats(const double* values, size_t n);
+
+Stats StatsOf(std::span<const TapSums> pieces) {
+  Stats s;
+  if (pieces.empty()) return s;
+  s.min = s.max = pieces[0].min;
+  s.absmax = -1;
+  double sum = 0, squares = 0;
+  for (const TapSums& piece : pieces) {
+    const double min = piece.min, max = piece.max;
+    const double absmax = piece.nan ? INFINITY : std::max(std::abs(min), std::abs(max));
+    if (s.nan == 0 && (piece.nan || absmax > s.absmax)) s.absmax = absmax, s.argmax = piece.argmax;
+    s.n += piece.n;
+    s.nan += piece.nan;
+    s.inf += piece.inf;
+    s.zeros += piece.zeros;
+    s.min = std::min(s.min, min);
+    s.max = std::max(s.max, max);
+    sum += piece.sum;
+    squares += piece.squares;
+  }
+  if (s.nan) {
+    SetNaN(s);
+    return s;
+  }
+  s.mean = sum / static_cast<double>(s.n);
+  double deviations = 0;
+  for (const TapSums& piece : pieces) {
+    const double shift = piece.sum / piece.n - s.mean;
+    deviations += piece.deviations + piece.n * (shift * shift);
+  }
+  Finish(s, squares, deviations);
+  return s;
+}
 
 Stats Pool(std::span<const Stats* const> rows) {
   Stats pooled;

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/tap_sums.h"
+
 namespace lab {
 
 /// Figures of one row of values (a tap of one token), summed in float64 over the values as
@@ -25,6 +27,10 @@ struct Stats {
 
 template <class T>
 Stats ComputeStats(const T* values, size_t n);
+
+/// The same figures from the sums of all pieces of a row, in their order: by the same rules, but
+/// the sums behind mean, std, rms and l2 were formed in another order.
+Stats StatsOf(std::span<const TapSums> pieces);
 
 /// The figures of several rows as if they were one, from their own figures. argmax is the index of
 /// the row that holds the largest magnitude.

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/tap_sums.h"
+
 namespace lab {
 
 enum class Tap {
@@ -46,23 +48,33 @@ class TapFilter {
   std::vector<std::vector<bool>> wanted_;  // [tap][layer + 1]
 };
 
-/// The values of one tap for `tokens` neighbouring tokens.
+/// One tap of `tokens` neighbouring tokens: the values, and on a device, of which copying them is
+/// what tracing costs, their sums beside them or in their place.
 template <class T>
 struct TapView {
   Tap tap;
   int layer;
-  size_t first_token;  ///< position of the first
-  size_t tokens, n;    ///< n values for each token
-  size_t stride;       ///< from token to token
-  const T* values;
+  size_t first_token;                  ///< position of the first
+  size_t tokens, n;                    ///< n values for each token
+  size_t stride;                       ///< from token to token
+  const T* values;                     ///< null on a device unless wanted
+  std::span<const TapSums> sums = {};  ///< of all pieces, token by token; none unless on a device
+
+  std::span<const TapSums> SumsOf(size_t token) const {
+    return sums.subspan(token * TapSums::Pieces(n), TapSums::Pieces(n));
+  }
 };
 
-/// Who looks at the taps of a pass. Values must be copied: the buffer is reused.
+/// Who looks at the taps of a pass. Taps come in the order of the pass, on a device perhaps some
+/// steps later, but before Run returns. Values and sums must be copied: the buffers are reused.
 template <class T>
 class TapSink {
  public:
   virtual ~TapSink() = default;
   virtual bool Wants(Tap tap, int layer) const = 0;
+  /// What it takes of a tap that it wants, where the pass is on a device. Elsewhere it gets values.
+  virtual bool WantsValues(Tap, int /*layer*/) const { return true; }
+  virtual bool WantsSums(Tap, int /*layer*/) const { return false; }
   virtual void OnTap(const TapView<T>& view) = 0;
 };
 

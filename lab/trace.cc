@@ -34,9 +34,10 @@ void TraceRecorder<T>::OnTap(const TapView<T>& view) {
   trace_.taps.resize(first + view.tokens);
   if (logits) trace_.tops.resize(first_top + view.tokens);
   const auto record = [&](size_t t) {
-    const T* row = view.values + t * view.stride;
+    const T* row = view.values ? view.values + t * view.stride : nullptr;
     const size_t token = view.first_token + t;
-    trace_.taps[first + t] = {view.tap, view.layer, token, ComputeStats(row, view.n)};
+    const Stats stats = view.sums.empty() ? ComputeStats(row, view.n) : StatsOf(view.SumsOf(t));
+    trace_.taps[first + t] = {view.tap, view.layer, token, stats};
     if (sketches_)
       trace_.taps[first + t].sketch = std::make_shared<Sketch>(MakeSketch(row, view.n));
     if (logits) trace_.tops[first_top + t] = ComputeTop(row, view.n, token, top_k_);
@@ -54,9 +55,10 @@ template <class T>
 TopRecord ComputeTop(const T* logits, size_t vocab, size_t token, size_t k) {
   TopRecord top;
   top.token = token;
+  k = std::min(k, vocab);
+  if (k == 0) return top;
   top.ids.resize(vocab);
   std::iota(top.ids.begin(), top.ids.end(), 0);
-  k = std::min(k, vocab);
   // NaN ranks last, so that the order stays a strict one; of equal logits the lower id comes first.
   const auto higher = [&](int32_t a, int32_t b) {
     const bool a_nan = std::isnan(logits[a]), b_nan = std::isnan(logits[b]);
@@ -66,7 +68,6 @@ TopRecord ComputeTop(const T* logits, size_t vocab, size_t token, size_t k) {
   std::partial_sort(top.ids.begin(), top.ids.begin() + static_cast<ptrdiff_t>(k), top.ids.end(),
                     higher);
   top.ids.resize(k);
-  if (k == 0) return top;
   const double largest = logits[top.ids[0]];
   const double sum = SumExp(logits, vocab, largest);
   for (const int32_t id : top.ids) {

@@ -86,6 +86,10 @@ class TraceRecorder : public TapSink<T> {
         threads_(threads),
         sketches_(sketches) {}
   bool Wants(Tap tap, int layer) const override { return filter_.Has(tap, layer); }
+  bool WantsValues(Tap tap, int) const override {
+    return sketches_ || (tap == Tap::lm_head && top_k_ > 0);
+  }
+  bool WantsSums(Tap, int) const override { return true; }
   void OnTap(const TapView<T>& view) override;
 
  private:
@@ -96,6 +100,7 @@ class TraceRecorder : public TapSink<T> {
   bool sketches_;
 };
 
+/// The k highest of `vocab` logits, which are not read where k is 0.
 template <class T>
 TopRecord ComputeTop(const T* logits, size_t vocab, size_t token, size_t k);
 

@@ -112,14 +112,10 @@ Forward<T>::Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, siz
 template <class T>
 void Forward<T>::Show(TapSink<T>* sink, const TapView<T>& view) {
   if (!sink || !sink->Wants(view.tap, view.layer)) return;
-  const size_t bytes = ((view.tokens - 1) * view.stride + view.n) * sizeof(T);
-  if (device_ && device_->capturing()) {
-    device_->Save(view.values, bytes);
-    graph_taps_.push_back(view);
-    return;
-  }
-  if (device_) device_->Fetch(const_cast<T*>(view.values), bytes);
-  sink->OnTap(view);
+  if (device_)
+    ShowOnDevice(sink, view);
+  else
+    sink->OnTap(view);
 }
 
 template <class T>
@@ -143,6 +139,7 @@ void Forward<T>::RunBatch(std::span<const int32_t> ids, bool is_last, TapSink<T>
     RunGraph(sink);
   else
     RunSteps(device_ ? ids_.data() : ids.data(), is_last, sink);
+  ShowPending(sink);
   if (device_ && is_last)
     device_->Fetch(const_cast<T*>(last_logits_.data()), last_logits_.size_bytes());
   position_ += ids.size();
@@ -155,6 +152,7 @@ void Forward<T>::Resume(size_t layer, std::span<const T> residual, TapSink<T>* s
   std::copy(residual.begin(), residual.end(), residual_.begin());
   if (device_) device_->Upload(residual_.data(), residual.size_bytes());
   RunLayers(layer, true, sink);
+  ShowPending(sink);
   if (device_) device_->Fetch(const_cast<T*>(last_logits_.data()), last_logits_.size_bytes());
   position_ += batch_tokens_;
 }
@@ -163,6 +161,7 @@ void Forward<T>::Resume(size_t layer, std::span<const T> residual, TapSink<T>* s
 template <class T>
 void Forward<T>::BeginBatch(size_t tokens) {
   batch_tokens_ = tokens;
+  pending_.clear();  // of a batch that failed
   Timed("rope_angles", 0, 0, Contract::f32, [&] { FillAngles(tokens); });
   if (!device_) return;
   position_on_device_[0] = position_;

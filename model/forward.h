@@ -79,8 +79,9 @@ class Forward {
   /// of tokens. `model` must outlive it.
   ///
   /// On a backend with a device and without rules (RowSet::Use) all of it is kept there, weights
-  /// too: between the steps nothing is copied but the taps that somebody wants, and a step of one
-  /// token is a graph. Throws Error where there is no room. With rules every row copies in and out.
+  /// too: between the steps nothing is copied but what somebody wants of the taps, and a step of
+  /// one token is a graph. Throws Error where there is no room. With rules every row copies in and
+  /// out.
   Forward(const Qwen2& model, RowSet rows, KvType kv, int threads, size_t capacity);
 
   /// Runs tokens at the next positions: prefill of many, decode of one; the bits are the same
@@ -113,6 +114,10 @@ class Forward {
   void BeginBatch(size_t tokens);
   void RunGraph(TapSink<T>* sink);
   void Show(TapSink<T>* sink, const TapView<T>& view);
+  // On a device (forward_device.cc).
+  void ShowOnDevice(TapSink<T>* sink, const TapView<T>& view);
+  void ShowPending(TapSink<T>* sink);
+  void ShowTaps(const std::vector<TapView<T>>& taps, bool saved, TapSink<T>* sink);
   void Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
   void FeedForward(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink);
   void LmHead(size_t tokens, TapSink<T>* sink);
@@ -179,8 +184,10 @@ class Forward {
   std::unique_ptr<DevicePass> device_;      // null: the buffers above are where the steps work
   std::vector<int32_t> ids_;                // [batch], on a device
   std::vector<size_t> position_on_device_;  // [1], position_
-  // The graph of a step of one token: the taps that it was captured with, by layer and Tap, and
-  // those of them that were shown, in the order of their Saves.
+  std::vector<TapSums> sums_;               // of taps, on a device
+  std::vector<TapView<T>> pending_;         // taps not shown yet, in the order of the pass
+  // The graph of a step of one token: what of which taps it was captured with, by layer and Tap,
+  // and the taps themselves.
   std::vector<bool> graph_wants_;
   std::vector<TapView<T>> graph_taps_;
 };

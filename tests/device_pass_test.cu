@@ -97,6 +97,109 @@ TEST_F(CudaHostPass, AGraphReturnsNoStaleTaps) {
         ASSERT_NEAR(values[c], expected.values[key].at(c), 1e-4) << std::get<2>(key);
 }
 
+// Keeps the sums of every tap, token by token, with or without the values beside them.
+class SumsRecorder : public BitRecorder<float> {
+ public:
+  explicit SumsRecorder(bool with_values) : with_values_(with_values) {}
+  bool WantsValues(Tap, int) const override { return with_values_; }
+  bool WantsSums(Tap, int) const override { return true; }
+  void OnTap(const TapView<float>& v) override {
+    EXPECT_EQ(v.values != nullptr, with_values_);
+    if (with_values_) BitRecorder::OnTap(v);
+    for (size_t t = 0; t < v.tokens; ++t) {
+      const auto row = v.SumsOf(t);
+      sums[{v.tap, v.layer, v.first_token + t}].assign(row.begin(), row.end());
+      order.emplace_back(v.layer, v.tap, v.first_token + t);
+    }
+  }
+  std::map<std::tuple<Tap, int, size_t>, std::vector<TapSums>> sums;
+  std::vector<std::tuple<int, Tap, size_t>> order;
+
+ private:
+  bool with_values_;
+};
+
+bool SameBits(const TapSums& a, const TapSums& b) {
+  return a.sum == b.sum && a.squares == b.squares && a.deviations == b.deviations &&
+         a.min == b.min && a.max == b.max && a.argmax == b.argmax && a.n == b.n && a.nan == b.nan &&
+         a.inf == b.inf && a.zeros == b.zeros;
+}
+
+void ExpectStatsOf(const std::vector<float>& values, const Stats& s) {
+  const Stats cpu = ComputeStats(values.data(), values.size());
+  EXPECT_EQ(s.n, cpu.n);
+  EXPECT_EQ(s.min, cpu.min);
+  EXPECT_EQ(s.max, cpu.max);
+  EXPECT_EQ(s.zeros, cpu.zeros);
+  EXPECT_EQ(s.argmax, cpu.argmax);
+  EXPECT_NEAR(s.mean, cpu.mean, 1e-13 * cpu.rms);
+  EXPECT_NEAR(s.std, cpu.std, 1e-13 * cpu.rms);
+  EXPECT_NEAR(s.l2, cpu.l2, 1e-13 * cpu.l2);
+}
+
+// Every sum is that of the values of its own token: of prefill, of the first run of a graph and of
+// replays with another token and position, with another step between them.
+TEST_F(CudaHostPass, SumsOfTapsBelongToTheirTokens) {
+  Forward<float> passes[] = {MakePass(model_, Contract::q8), MakePass(model_, Contract::q8)};
+  SumsRecorder with_values(true), alone(false);
+  for (const std::vector<int32_t>& ids :
+       {std::vector<int32_t>{72, 105, 33}, {7}, {200}, {5, 6}, {9}}) {
+    passes[0].Run(ids, &with_values);
+    passes[1].Run(ids, &alone);
+    EXPECT_TRUE(std::ranges::equal(passes[0].logits(), passes[1].logits()));
+  }
+  EXPECT_EQ(with_values.order, alone.order);
+  EXPECT_EQ(alone.sums.size(), 8 * (model_.config.layers * 20 + 3));
+  ASSERT_EQ(with_values.sums.size(), alone.sums.size());
+  for (const auto& [key, sums] : with_values.sums) {
+    SCOPED_TRACE(TapPath(std::get<0>(key), std::get<1>(key)) + " of token " +
+                 std::to_string(std::get<2>(key)));
+    EXPECT_TRUE(std::ranges::equal(alone.sums[key], sums, SameBits));
+    ExpectStatsOf(with_values.values.at(key), StatsOf(sums));
+  }
+}
+
+// A graph is made for what is wanted of a tap: sums, then values, then sums again.
+TEST_F(CudaHostPass, AGraphIsMadeForWhatIsWantedOfItsTaps) {
+  Forward<float> device = MakePass(model_, Contract::f32),
+                 copies = MakePass(model_, Contract::f32, false);
+  SumsRecorder sums(false);
+  BitRecorder<float> values, expected;
+  TapSink<float>* const sinks[] = {&sums, &sums, &values, &sums, nullptr, &sums};
+  const int32_t ids[] = {72, 105, 33, 200, 14, 8};
+  for (size_t i = 0; i < 6; ++i) {
+    device.Run({&ids[i], 1}, sinks[i]);
+    copies.Run({&ids[i], 1}, &expected);
+  }
+  EXPECT_EQ(values.values.size() * 4, sums.sums.size());
+  for (const auto& [key, row] : values.values) EXPECT_EQ(row, expected.values.at(key));
+  for (const auto& [key, row] : sums.sums) ExpectStatsOf(expected.values.at(key), StatsOf(row));
+}
+
+// What a trace records is the same, in the same order, whether the statistics come from the device
+// or from values that were copied.
+TEST_F(CudaHostPass, ATraceHasTheStatisticsOfTheValues) {
+  Trace ours, theirs;
+  TraceRecorder<float> recorder(ours, TapFilter({}, 2), 3, 1),
+      other(theirs, TapFilter({}, 2), 3, 1);
+  Forward<float> device = MakePass(model_, Contract::q8),
+                 copies = MakePass(model_, Contract::q8, false);
+  for (const std::vector<int32_t>& ids : {std::vector<int32_t>{72, 105, 33}, {7}, {200}}) {
+    device.Run(ids, &recorder);
+    copies.Run(ids, &other);
+  }
+  ASSERT_EQ(ours.taps.size(), theirs.taps.size());
+  for (size_t i = 0; i < ours.taps.size(); ++i) {
+    const TapRecord &a = ours.taps[i], &b = theirs.taps[i];
+    ASSERT_EQ(std::tie(a.tap, a.layer, a.token), std::tie(b.tap, b.layer, b.token));
+    EXPECT_EQ(a.stats.argmax, b.stats.argmax);
+    EXPECT_NEAR(a.stats.mean, b.stats.mean, 1e-13 * b.stats.rms);
+    EXPECT_NEAR(a.stats.std, b.stats.std, 1e-13 * b.stats.rms);
+  }
+  ASSERT_EQ(ours.tops.size(), theirs.tops.size());
+  for (size_t i = 0; i < ours.tops.size(); ++i) EXPECT_EQ(ours.tops[i].p, theirs.tops[i].p);
+}
+
 TEST_F(CudaHostPass, WeightsArePlacedOnceForSeveralPasses) {
   const size_t before = DeviceMemoryInUse();
   {

@@ -56,6 +56,66 @@ TEST(Stats, EmptyAndZeroRows) {
   EXPECT_FALSE(s.massive());
 }
 
+// Sums of pieces as a device makes them.
+TapSums PieceOf(const std::vector<float>& x, uint64_t first) {
+  const Stats s = ComputeStats(x.data(), x.size());
+  TapSums piece = {};
+  piece.n = static_cast<uint32_t>(s.n);
+  piece.nan = static_cast<uint32_t>(s.nan);
+  piece.inf = static_cast<uint32_t>(s.inf);
+  piece.zeros = static_cast<uint32_t>(s.zeros);
+  piece.sum = s.mean * static_cast<double>(s.n);
+  piece.squares = s.l2 * s.l2;
+  piece.deviations = s.std * s.std * static_cast<double>(s.n);
+  piece.min = static_cast<float>(s.min);
+  piece.max = static_cast<float>(s.max);
+  piece.argmax = first + s.argmax;
+  return piece;
+}
+Stats StatsOfPieces(const std::vector<std::vector<float>>& pieces) {
+  std::vector<TapSums> sums;
+  size_t first = 0;
+  for (const auto& x : pieces) {
+    sums.push_back(PieceOf(x, first));
+    first += x.size();
+  }
+  return StatsOf(sums);
+}
+
+TEST(Stats, OfPiecesAreThoseOfTheRow) {
+  const std::vector<float> row = {3, -4, 0, 5, 1000, 1, -1000, 2, 8};
+  const Stats whole = ComputeStats(row.data(), row.size());
+  const Stats pieces = StatsOfPieces({{3, -4, 0, 5}, {1000, 1}, {-1000, 2, 8}});
+  EXPECT_EQ(pieces.n, whole.n);
+  EXPECT_EQ(pieces.zeros, 1u);
+  EXPECT_EQ(pieces.min, -1000);
+  EXPECT_EQ(pieces.max, 1000);
+  EXPECT_EQ(pieces.absmax, 1000);
+  EXPECT_EQ(pieces.argmax, 4u);  // the first of equals
+  EXPECT_DOUBLE_EQ(pieces.mean, whole.mean);
+  EXPECT_DOUBLE_EQ(pieces.std, whole.std);
+  EXPECT_DOUBLE_EQ(pieces.rms, whole.rms);
+  EXPECT_DOUBLE_EQ(pieces.l2, whole.l2);
+  EXPECT_DOUBLE_EQ(pieces.crest, whole.crest);
+  EXPECT_EQ(StatsOfPieces({{0, 0}, {0}}).argmax, 0u);
+  EXPECT_EQ(StatsOf({}).n, 0u);
+}
+
+TEST(Stats, OfPiecesWithNaNOrInfFollowTheRules) {
+  const Stats nan = StatsOfPieces({{1, INFINITY}, {1, NAN}, {NAN}});
+  EXPECT_EQ(nan.nan, 2u);
+  EXPECT_EQ(nan.inf, 1u);
+  EXPECT_EQ(nan.argmax, 3u);
+  for (const double figure : {nan.min, nan.max, nan.mean, nan.std, nan.rms, nan.absmax, nan.l2})
+    EXPECT_TRUE(std::isnan(figure));
+  const Stats inf = StatsOfPieces({{1, 2}, {-INFINITY, 1}, {INFINITY}});
+  EXPECT_EQ(inf.argmax, 2u);
+  EXPECT_EQ(inf.min, -INFINITY);
+  EXPECT_EQ(inf.max, INFINITY);
+  EXPECT_EQ(inf.rms, INFINITY);
+  EXPECT_TRUE(std::isnan(inf.mean) && std::isnan(inf.std));
+}
+
 TEST(Stats, PoolEqualsTheStatisticsOfAllRowsTogether) {
   const std::vector<std::vector<double>> rows = {{1, 2, 3, 1000}, {-5, 0, 5, 1}, {7, 7, 7, -7}};
   std::vector<double> all;
@@ -102,6 +162,7 @@ TEST(Top, OrdersByLogitThenIdAndPutsNaNLast) {
   EXPECT_EQ(top.ids, (std::vector<int32_t>{1, 3, 4, 0, 2}));
   const std::vector<float> two = {0, 0};
   EXPECT_DOUBLE_EQ(ComputeTop(two.data(), 2, 0, 9).p[1], 0.5);  // k larger than the vocabulary
+  EXPECT_TRUE(ComputeTop<float>(nullptr, 5, 0, 0).ids.empty());
 }
 
 TEST(TapFilter, MatchesNamesAndPaths) {

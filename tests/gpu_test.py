@@ -6,13 +6,16 @@
     BUILD/gpu-test/gpu_test.py    runs it; one JSON line for each step
 
 Steps: every row on every case, ten times, the same bits; whole passes of three models against the
-CPU's oracles, tap by tap; ten equal runs of a pass; compute-sanitizer; speed. Exit codes: 0; 1 (a
+CPU's oracles, tap by tap; ten equal runs of a pass; the statistics of a trace against the values
+of a dump; compute-sanitizer; speed. Exit codes: 0; 1 (a
 step failed); 125 (no GPU: nothing was run).
 """
 import argparse
+import array
 import datetime
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -110,6 +113,57 @@ class Run:
         self.finish(f"{runs} equal runs of {model}", len(hashes) == 1 and None not in hashes,
                     time.monotonic() - start, hashes=len(hashes))
 
+    def statistics(self, model, tokens, backend="cuda"):
+        """What a trace says, summed on the device, against the values of an equal run."""
+        start, wrong = time.monotonic(), []
+        trace, dump = self.scratch / "trace.jsonl", self.scratch / "dump.safetensors"
+        for path, option in [(trace, f"--trace={trace}"), (dump, f"--dump={dump}")]:
+            path.unlink(missing_ok=True)
+            self.lab("forward", "--model", model, "--backend", backend, "--tokens", tokens, "-n",
+                     "4", "--ignore-eos", option)
+        rows, compared = rows_of(dump) if dump.exists() else {}, 0
+        for tap in map(json.loads, trace.open() if trace.exists() else []):
+            if tap["kind"] != "tap":
+                continue
+            layer = "" if tap["layer"] is None else f"L{tap['layer']:02}."
+            values = rows[layer + tap["tap"]][tap["token"]]
+            compared += 1
+            if not is_statistics_of(tap, values):
+                wrong.append(f"{layer}{tap['tap']} token {tap['token']}")
+        self.finish(f"statistics of {model}", compared > 0 and not wrong,
+                    time.monotonic() - start, compared=compared, wrong=wrong[:10])
+
+
+def rows_of(dump):
+    """{tap: [row of each token]} of a dump of F32."""
+    data = dump.read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    rows = {}
+    for name, entry in json.loads(data[8:begin]).items():
+        if name == "__metadata__":
+            continue
+        first, last = entry["data_offsets"]
+        values, n = array.array("f", data[begin + first:begin + last]), entry["shape"][1]
+        rows[name] = [values[i:i + n] for i in range(0, len(values), n)]
+    return rows
+
+
+def is_statistics_of(tap, x):
+    """To the nine digits of a trace; math.fsum rounds once."""
+    if not all(map(math.isfinite, x)):
+        return False
+    n, mean = len(x), math.fsum(x) / len(x)
+    squares = math.fsum(v * v for v in x)
+    std = math.sqrt(math.fsum((v - mean) ** 2 for v in x) / n)
+    rms, absmax = math.sqrt(squares / n), max(map(abs, x))
+    expected = {"min": (min(x), absmax), "max": (max(x), absmax), "absmax": (absmax, absmax),
+                "mean": (mean, rms), "std": (std, rms), "rms": (rms, rms),
+                "l2": (math.sqrt(squares), math.sqrt(squares))}  # and what 1e-8 is relative to
+    return (tap["n"] == n and tap["zeros"] == x.count(0) and
+            tap["argmax"] == next(i for i, v in enumerate(x) if abs(v) == absmax) and
+            all(abs(float(tap[key]) - value) <= 1e-8 * scale
+                for key, (value, scale) in expected.items()))
+
 
 def interesting(record):
     return record.get("kind") == "summary" or record.get("verdict") != "pass"
@@ -130,6 +184,8 @@ def run_all(run):
                  keep=interesting)
     run.same_bits("tiny", "72,105,33")
     run.same_bits("random:1.5b", "3838,374,220,17")
+    run.statistics("tiny", "72,105,33")
+    run.statistics("random:1.5b", "3838,374")
     sanitizer = shutil.which("compute-sanitizer")
     if not sanitizer:
         run.record(kind="left_out", step="compute-sanitizer", why="not installed")

@@ -63,7 +63,7 @@ if(LAB_CUDA_HOST)
   set(LAB_WITH_CUDA_HOST 1)
   lab_cuda_host_sources(wrappers ${LAB_CUDA_SOURCES})
   target_sources(lab_core PRIVATE ${wrappers} tests/simt/access.cc tests/simt/engine.cc
-                 tests/simt/graph.cc tests/simt/memory.cc)
+                 tests/simt/graph.cc tests/simt/memory.cc tests/simt/mma.cc)
 endif()
 
 string(REPLACE ";" "," LAB_CUDA_SM_NUMBERS "${LAB_CUDA_ARCHITECTURES}")

@@ -12,6 +12,8 @@
 #define LAB_SHARED(T, name, count) __shared__ T name[count]
 /// Before a loop whose arrays are to stay in registers.
 #define LAB_UNROLL _Pragma("unroll")
+/// Before a loop that is to stay one.
+#define LAB_ROLLED _Pragma("unroll 1")
 #else
 #include "tests/simt/simt.h"
 #define LAB_CUDA_NAMESPACE cuda_host

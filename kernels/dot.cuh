@@ -1,8 +1,8 @@
 #pragma once
 // Products of activations with a row of weights, by one warp: its lanes take neighbouring chunks of
 // 32 columns (of float weights: neighbouring columns), each in one chain of additions, and WarpSum
-// adds them up. Every token has sums of its own, formed in the same order whatever their number, so
-// prefill and decode agree bit for bit.
+// adds them up. Every token has sums of its own, formed in the same order whatever their number.
+// Many tokens with K-quants go through kernels/prefill.cuh instead, whose order is another one.
 #include "kernels/blocks.cuh"
 #include "kernels/quantize.h"
 #include "kernels/warp.cuh"

@@ -2,6 +2,7 @@
 #include "kernels/dot.cuh"
 #include "kernels/launchers.cuh"
 #include "kernels/on_device.cuh"
+#include "kernels/prefill.cuh"
 
 namespace lab::LAB_CUDA_NAMESPACE {
 namespace {
@@ -23,10 +24,40 @@ __global__ void MatvecKernel(MatvecArgs<float> a) {
   }
 }
 
+constexpr size_t kWarpRows = kHalves * kHalfRows, kBlockRows = kPrefillWarps * kWarpRows;
+
+template <BlockType kType, Acts kActs, int kTiles>
+__global__ void __launch_bounds__(kPrefillThreads, 2) MatvecPrefillKernel(MatvecArgs<float> a) {
+  using Shape = PrefillShape<kType, kActs, kTiles>;
+  const size_t row = blockIdx.x * kBlockRows + threadIdx.x / kWarp * kWarpRows;
+  const PrefillTile tile = {
+      {a.w, a.w}, {row, row + kHalfRows}, a.xq, size_t{blockIdx.y} * Shape::kTokens, a.tokens};
+  float y[kHalves][Shape::kTokenTiles][4];
+  PrefillDots<Shape>(tile, y);
+  LAB_UNROLL
+  for (int i = 0; i < kHalves * Shape::kTokenTiles * 4; ++i) {
+    const int half = i / 4 % kHalves, of_tokens = i / 4 / kHalves, c = i % 4;
+    const size_t r = tile.Row(half, c), token = tile.Token(of_tokens, c);
+    if (r >= a.w.rows || token >= a.tokens) continue;
+    const float sum = y[half][of_tokens][c];
+    const size_t at = token * a.y_stride + r;
+    if (a.y_before_bias) a.y_before_bias[at] = sum;
+    a.y[at] = a.bias ? sum + a.bias[r] : sum;
+  }
+}
+
+bool LaunchedPrefill(const MatvecArgs<float>& a, cudaStream_t stream) {
+  return WithPrefill(a.w.type, a.xq, a.tokens, [&](auto shape) {
+    using Shape = decltype(shape);
+    return LaunchPrefill<Shape>(MatvecPrefillKernel<Shape::kType, Shape::kActs, Shape::kTiles>,
+                                a.w.rows, kBlockRows, a.tokens, a, stream);
+  });
+}
+
 }  // namespace
 
 void LaunchMatvec(const MatvecArgs<float>& a, cudaStream_t stream) {
-  if (a.tokens == 0 || a.w.rows == 0) return;
+  if (a.tokens == 0 || a.w.rows == 0 || LaunchedPrefill(a, stream)) return;
   WithDot(a.w.type, a.xq, a.tokens, [&](auto tag, auto acts, auto tokens) {
     Launch(MatvecKernel<tag.kType, acts.value, tokens.value>, DotGrid(a.w.rows, a.tokens),
            kDotThreads, 0, stream, a);

@@ -69,11 +69,12 @@ TEST(CudaHost, PrefillAndEightDecodesAreWithinTheComposedRules) {
 }
 
 // A step alone, fed with the oracle's own input: what is left of a pass once errors do not add up.
+// Of nine tokens, so that the tensor cores have their part.
 TEST(CudaHost, EveryStepOfAPassIsRightOnTheOraclesInput) {
   const Contract contract = Contract::q8;
   if (!RowSet::Complete(Backend::cuda_host, contract)) GTEST_SKIP() << "not built";
   const Qwen2 model = OpenModel("tiny");
-  Bisector bisector(model, contract, DefaultKv(contract), {72, 105, 33}, 1);
+  Bisector bisector(model, contract, DefaultKv(contract), {72, 105, 33, 7, 200, 5, 6, 9, 14}, 1);
   const BisectResult result =
       bisector.Run(RowSet(Backend::cuda_host, contract), {{{0, 1}, {27, 27}}, ""});
   EXPECT_GT(result.steps.size(), 30u);

@@ -5,7 +5,8 @@
     tests/cuda_static.py BUILD --write    writes the table
 
 Claims, for every architecture in the objects: no kernel has a stack or spills to local memory; a
-product with quantised weights loads 16 bytes at a time; and the kernels named in HOT are there.
+product with quantised weights loads 16 bytes at a time; those of a prefill have mma instructions
+from sm_80 on; and the kernels named in HOT and PREFILL are there.
 The table is compared where the same nvcc made both. Exit codes: 0, 1 (a claim fails), 125 (no CUDA
 objects, or cuobjdump cannot be had; nothing was checked).
 """
@@ -26,6 +27,10 @@ ACTS = ["f32", "q8", "q16"]  # enum Acts of kernels/dot.cuh
 # What a pass spends its time in: these with every quantised type, activations and tile of tokens.
 HOT = ["MatvecKernel", "GateUpKernel"]
 TILES = [1, 4]
+# And a prefill: these with every K-quant, integers and tile. Before sm_80 they are stubs.
+PREFILL = ["MatvecPrefillKernel", "GateUpPrefillKernel"]
+PREFILL_KINDS = [f"{t}, {acts}, {tile}" for t in ["Q4_K", "Q5_K", "Q6_K"] for acts in ["q8", "q16"]
+                 for tile in [2, 8]]
 
 
 def skip(why):
@@ -80,7 +85,7 @@ def run(folder, *arguments):
 
 
 def kernels_of(objects, folder):
-    """{(architecture, kernel): {"registers", "shared", "stack", "loads16", "local"}}"""
+    """{(architecture, kernel): {"registers", "shared", "stack", "loads16", "mma", "local"}}"""
     types, kernels = block_type_names(), {}
     for path in objects:
         arch = kernel = None
@@ -92,14 +97,16 @@ def kernels_of(objects, folder):
             elif match := re.match(r"\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line):
                 registers, stack, shared, local = map(int, match.groups())
                 kernels[arch, kernel] = {"registers": registers, "shared": shared,
-                                         "stack": stack + local, "loads16": 0, "local": 0}
+                                         "stack": stack + local, "loads16": 0, "mma": 0, "local": 0}
         for line in run(folder, "-sass", path).splitlines():
             if match := re.match(r"arch = (\S+)", line):
                 arch = match.group(1)
             elif match := re.match(r"\s*Function : (.*)$", line):
                 kernel = plain_name(match.group(1), types)
-            elif re.search(r"\bLDG\.E[.\w]*\.128", line):
+            elif re.search(r"\bLDG(STS)?\.E[.\w]*\.128", line):
                 kernels[arch, kernel]["loads16"] += 1
+            elif re.search(r"\bIMMA\.", line):
+                kernels[arch, kernel]["mma"] += 1
             elif re.search(r"\b(LDL|STL)\b", line):
                 kernels[arch, kernel]["local"] += 1
     return kernels
@@ -118,6 +125,13 @@ def broken_claims(kernels):
                 problems.append(f"{arch}: no kernel {name}")
             elif not kernels[arch, name]["loads16"]:
                 problems.append(f"{arch} {name}: no load of 16 bytes (LDG.E.128)")
+        for name in [f"{kernel}<{kind}>" for kernel in PREFILL for kind in PREFILL_KINDS]:
+            k = kernels.get((arch, name))
+            if not k:
+                problems.append(f"{arch}: no kernel {name}")
+            elif int(arch[3:].rstrip("af")) >= 80 and not (k["mma"] and k["loads16"]):
+                problems.append(f"{arch} {name}: {k['mma']} mma (IMMA), {k['loads16']} copies of 16 "
+                                "bytes (LDGSTS.E.128)")
     return problems
 
 
@@ -136,12 +150,12 @@ def table_of(kernels, arch):
             groups.setdefault(group_of(name), []).append(k)
     span = lambda values: f"{min(values)}" if min(values) == max(values) \
         else f"{min(values)} to {max(values)}"
-    lines = ["| kernel | variants | registers | shared memory | 16-byte loads | spills |",
-             "|---|---|---|---|---|---|"]
+    lines = ["| kernel | variants | registers | shared memory | 16-byte loads | mma | spills |",
+             "|---|---|---|---|---|---|---|"]
     for name, group in sorted(groups.items()):
         column = lambda key: span([k[key] for k in group])
         lines.append(f"| `{name}` | {len(group)} | {column('registers')} | {column('shared')} | "
-                     f"{column('loads16')} | {column('local')} |")
+                     f"{column('loads16')} | {column('mma')} | {column('local')} |")
     return "\n".join(lines) + "\n"
 
 

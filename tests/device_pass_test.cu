@@ -17,7 +17,7 @@ constexpr Contract kContracts[] = {Contract::f32, Contract::q8, Contract::q16};
 Forward<float> MakePass(const Qwen2& model, Contract contract, bool on_device = true) {
   RowSet rows(Backend::cuda_host, contract);
   if (!on_device) rows.Use(ParseUse({"silu@0=SiluCudaHost"}, contract, model.config.layers));
-  return Forward<float>(model, std::move(rows), DefaultKv(contract), 1, 8);
+  return Forward<float>(model, std::move(rows), DefaultKv(contract), 1, 24);
 }
 
 size_t DeviceMemoryInUse() {
@@ -39,6 +39,7 @@ class CudaHostPass : public testing::Test {
   const Qwen2 model_ = TwoLayers();
 };
 
+// Of few tokens: the tensor cores, from kPrefillTokens on, add in another order.
 TEST_F(CudaHostPass, PrefillAndDecodeAgreeBitForBit) {
   const std::vector<int32_t> ids = {72, 105, 33};
   Forward<float> whole = MakePass(model_, Contract::q16), pieces = MakePass(model_, Contract::q16);
@@ -47,14 +48,19 @@ TEST_F(CudaHostPass, PrefillAndDecodeAgreeBitForBit) {
   EXPECT_TRUE(std::equal(whole.logits().begin(), whole.logits().end(), pieces.logits().begin()));
 }
 
-// Prefill, then two steps by one graph, then a step of two tokens, then the graph again: every tap
-// and the logits have the bits that rows give which copy everything in and out.
+// Prefill, then two steps by one graph, then a step of two tokens, then the graph again, then many
+// tokens at once: every tap and the logits have the bits that rows give which copy everything in
+// and out.
 TEST_F(CudaHostPass, EveryTapHasTheBitsOfRowsThatCopy) {
   for (const Contract contract : kContracts) {
     Forward<float> device = MakePass(model_, contract), copies = MakePass(model_, contract, false);
     BitRecorder<float> ours, theirs;
-    for (const std::vector<int32_t>& ids :
-         {std::vector<int32_t>{72, 105, 33}, {7}, {200}, {5, 6}, {9}}) {
+    for (const std::vector<int32_t>& ids : {std::vector<int32_t>{72, 105, 33},
+                                            {7},
+                                            {200},
+                                            {5, 6},
+                                            {9},
+                                            std::vector<int32_t>(9, 14)}) {
       device.Run(ids, &ours);
       copies.Run(ids, &theirs);
       EXPECT_TRUE(std::ranges::equal(device.logits(), copies.logits()));
@@ -198,6 +204,24 @@ TEST_F(CudaHostPass, ATraceHasTheStatisticsOfTheValues) {
   }
   ASSERT_EQ(ours.tops.size(), theirs.tops.size());
   for (size_t i = 0; i < ours.tops.size(); ++i) EXPECT_EQ(ours.tops[i].p, theirs.tops[i].p);
+}
+
+// On the tensor cores a token has the same bits whatever comes behind it.
+TEST_F(CudaHostPass, LongPromptsAgreeOnWhatTheyShare) {
+  std::vector<int32_t> ids(12, 7);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] += static_cast<int32_t>(i);
+  for (const Contract contract : {Contract::q8, Contract::q16}) {
+    BitRecorder<float> all, first;
+    MakePass(model_, contract).Run(ids, &all);
+    MakePass(model_, contract).Run(std::span(ids).first(8), &first);
+    size_t same = 0, differ = 0;
+    for (const auto& [key, values] : first.values) {
+      const auto longer = all.values.find(key);
+      if (longer != all.values.end()) ++(longer->second == values ? same : differ);
+    }
+    EXPECT_EQ(differ, 0u) << NameOf(contract);
+    EXPECT_GE(same, 8 * model_.config.layers * 17);
+  }
 }
 
 TEST_F(CudaHostPass, WeightsArePlacedOnceForSeveralPasses) {

@@ -6,8 +6,10 @@
 
 #include "kernels/elementwise.cuh"
 #include "kernels/on_device.cuh"
+#include "kernels/prefill.cuh"
 #include "kernels/silu.cuh"
 #include "kernels/warp.cuh"
+#include "lab/edge_blocks.h"
 #include "lab/judge.h"
 
 namespace lab::LAB_CUDA_NAMESPACE {
@@ -123,15 +125,73 @@ void SiluWithNanInRedzone(const SiluArgs<float>& args) {
       });
 }
 
+// The loop of PrefillDots and what stores its sums, on the functions that it calls.
+enum class PrefillSlip {
+  none,
+  no_barrier_after_the_copy,
+  no_barrier_before_the_overwrite,
+  no_wait,
+  one_stage,
+  unmasked_rows,
+  unmasked_tokens,
+};
+
+template <PrefillSlip kSlip>
+__global__ void PrefillKernel(MatvecArgs<float> a) {
+  using Shape = PrefillShape<BlockType::Q4_K, Acts::q8, 2>;
+  const size_t row = threadIdx.x / kWarp * 32;
+  const PrefillTile tile = {{a.w, a.w}, {row, row + 16}, a.xq, 0, a.tokens};
+  uint8_t* const shared = DynamicShared<uint8_t>();
+  const auto stage_of = [&](size_t block) {
+    return shared + (kSlip == PrefillSlip::one_stage ? 0 : block % 2 * Shape::kStageBytes);
+  };
+  const auto begin_stage = [&](size_t block) {
+    StageWeights<Shape>(tile, block, stage_of(block));
+    StageActivations<Shape>(tile, block, stage_of(block));
+  };
+  const size_t blocks = a.w.cols / kBlockCols;
+  float y[kHalves][Shape::kTokenTiles][4] = {};
+  begin_stage(0);
+  __pipeline_commit();
+  for (size_t block = 0; block < blocks; ++block) {
+    if (block + 1 < blocks) begin_stage(block + 1);
+    __pipeline_commit();
+    __pipeline_wait_prior(kSlip == PrefillSlip::no_wait ? 2 : 1);
+    if (kSlip != PrefillSlip::no_barrier_after_the_copy) __syncthreads();
+    const uint8_t* const weights = stage_of(block) + threadIdx.x / kWarp * Shape::kWarpBytes;
+    const Factors factors = LoadFactors<Shape>(tile, block, weights);
+    int p[kHalves][Shape::kTiles][4];
+    MultiplyBlock<Shape>(weights, stage_of(block) + Shape::kIntegersAt, p);
+    AddBlock<Shape>(factors, weights, stage_of(block), p, y);
+    if (kSlip != PrefillSlip::no_barrier_before_the_overwrite) __syncthreads();
+  }
+  for (int i = 0; i < kHalves * Shape::kTokenTiles * 4; ++i) {
+    const int half = i / 4 % kHalves, of_tokens = i / 4 / kHalves, c = i % 4;
+    const size_t r = tile.Row(half, c), token = tile.Token(of_tokens, c);
+    if (r >= a.w.rows && kSlip != PrefillSlip::unmasked_rows) continue;
+    if (token >= a.tokens && kSlip != PrefillSlip::unmasked_tokens) continue;
+    a.y[token * a.y_stride + r] = y[half][of_tokens][c];
+  }
+}
+
+template <PrefillSlip kSlip>
+void Prefill(const MatvecArgs<float>& args) {
+  using Shape = PrefillShape<BlockType::Q4_K, Acts::q8, 2>;
+  RunOnDevice(
+      args, +[](const MatvecArgs<float>& a, cudaStream_t stream) {
+        Launch(PrefillKernel<kSlip>, 1, kPrefillThreads, Shape::kSharedBytes, stream, a);
+      });
+}
+
 // A kernel that is handed a pointer to host memory.
 void SiluOfHostMemory(const SiluArgs<float>& a) {
   Launch(SiluKernel<true, kThreads>, BlocksFor(a.n, kThreads), kThreads, 0, nullptr, a);
 }
 
 template <class Args, void (*kFunction)(const Args&)>
-Row MakeRow(Op op) {
+Row MakeRow(Op op, Contract contract = Contract::f32) {
   return {op,
-          Contract::f32,
+          contract,
           Backend::cuda_host,
           "planted",
           &typeid(Args),
@@ -143,19 +203,38 @@ Row RmsNormRow() {
   return MakeRow<RmsNormArgs<float>, RmsNorm<kSlip>>(Op::rms_norm);
 }
 
+template <PrefillSlip kSlip>
+Row PrefillRow() {
+  return MakeRow<MatvecArgs<float>, Prefill<kSlip>>(Op::down_proj, Contract::q8);
+}
+
+// Three tokens of 900 channels; or thirteen of 768 and 125 rows of weights.
+Case CaseFor(const Row& row) {
+  Case c;
+  c.op = row.op;
+  if (row.op == Op::down_proj) {
+    Random random(1);
+    const auto weights = std::make_shared<std::vector<uint8_t>>(
+        MakeBlocks(BlockType::Q4_K, Fill::ordinary, 125, 768, random));
+    c.w = {BlockType::Q4_K, weights->data(), 125, 768};
+    c.owned.push_back(weights);
+  }
+  c.tokens = row.op == Op::down_proj ? 13 : 3;
+  c.eps = 1e-6f;
+  const int values = row.op == Op::down_proj ? 13 * 768 : 2700;
+  for (int i = 0; i < values; ++i) c.x.push_back(std::sin(static_cast<float>(i * i)));
+  if (row.op == Op::rms_norm) c.vector.assign(900, 1.5f);
+  return c;
+}
+
 // Each fault is to be found in each of these orders, not in one of them.
 constexpr uint64_t kSeeds = 20;
 
-// What the judge says of a row on a case of three tokens of 900 channels, or "" if it passes.
+// What the judge says of a row, or "" if it passes.
 std::string WhyItFails(const Row& row, uint64_t seed) {
-  Case c;
-  c.op = row.op;
-  c.tokens = 3;
-  c.eps = 1e-6f;
-  for (int i = 0; i < 2700; ++i) c.x.push_back(std::sin(static_cast<float>(i * i)));
-  c.vector.assign(900, 1.5f);
+  const Case c = CaseFor(row);
   SetScheduleSeed(seed);
-  const Verdict v = JudgeRow(c, {&row}, ExpectedOf(c, Contract::f32, false), false, 1, 4, 32);
+  const Verdict v = JudgeRow(c, {&row}, ExpectedOf(c, row.contract, false), false, 1, 4, 32);
   if (v.status == Status::fail) return v.why;
   EXPECT_EQ(v.status, Status::pass);
   return "";
@@ -178,6 +257,7 @@ TEST(PlantedFaults, WithoutOneTheKernelsPass) {
   for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
     EXPECT_EQ(WhyItFails(RmsNormRow<Slip::none>(), seed), "");
     EXPECT_EQ(WhyItFails(MakeRow<SiluArgs<float>, Silu<true, kThreads>>(Op::silu), seed), "");
+    EXPECT_EQ(WhyItFails(PrefillRow<PrefillSlip::none>(), seed), "");
   }
 }
 TEST(PlantedFaults, MissingBarrier) {
@@ -217,6 +297,25 @@ TEST(PlantedFaults, BlocksThatOverlap) {
 }
 TEST(PlantedFaults, APointerToHostMemory) {
   ExpectCaught(MakeRow<SiluArgs<float>, SiluOfHostMemory>(Op::silu), "not the device's", true);
+}
+TEST(PlantedFaults, PrefillWithoutABarrierAfterTheCopy) {
+  ExpectCaught(PrefillRow<PrefillSlip::no_barrier_after_the_copy>(), "shared memory that");
+}
+TEST(PlantedFaults, PrefillWithoutABarrierBeforeTheOverwrite) {
+  ExpectCaught(PrefillRow<PrefillSlip::no_barrier_before_the_overwrite>(), "race: ", true);
+}
+TEST(PlantedFaults, PrefillThatDoesNotWaitForTheCopy) {
+  ExpectCaught(PrefillRow<PrefillSlip::no_wait>(),
+               "reads shared memory that no thread has written");
+}
+TEST(PlantedFaults, PrefillWithOneStageForTwoBlocks) {
+  ExpectCaught(PrefillRow<PrefillSlip::one_stage>(), "asynchronous copy is still to write", true);
+}
+TEST(PlantedFaults, PrefillWithUnmaskedRows) {
+  ExpectCaught(PrefillRow<PrefillSlip::unmasked_rows>(), "writes ");
+}
+TEST(PlantedFaults, PrefillWithUnmaskedTokens) {
+  ExpectCaught(PrefillRow<PrefillSlip::unmasked_tokens>(), "behind a device buffer");
 }
 
 }  // namespace

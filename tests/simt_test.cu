@@ -142,6 +142,15 @@ TEST(Simt, AsynchronousCopiesArriveWhenWaitedFor) {
             Of(128, [](size_t at) { return at % 32 + (at / 32 % 2) * 100; }));
 }
 
+__global__ void CopiesOffAlignment(unsigned* out) {
+  LAB_SHARED(unsigned, staged, 64);
+  __pipeline_memcpy_async(&staged[0], &out[1], 16);
+}
+
+TEST(Simt, AsynchronousCopiesAreAligned) {
+  EXPECT_THROW(RunBlock(CopiesOffAlignment, 32, 64), Error);
+}
+
 #ifdef LAB_SIMT_CHECKS_ACCESS
 __global__ void ReadsBeforeTheCopy(unsigned* out) {
   LAB_SHARED(unsigned, staged, 32);
@@ -153,6 +162,20 @@ __global__ void ReadsBeforeTheCopy(unsigned* out) {
 
 TEST(Simt, ReadingBeforeTheWaitIsAFault) {
   EXPECT_THROW(RunBlock(ReadsBeforeTheCopy, 32, 32), Error);
+}
+
+// What was there before may be overwritten at any time.
+__global__ void ReadsWhatIsBeingOverwritten(unsigned* out) {
+  LAB_SHARED(unsigned, staged, 32);
+  staged[threadIdx.x] = out[threadIdx.x] = threadIdx.x;
+  __pipeline_memcpy_async(&staged[threadIdx.x], &out[threadIdx.x], 4);
+  out[threadIdx.x] = staged[threadIdx.x];
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+}
+
+TEST(Simt, ReadingWhileACopyIsOnItsWayIsAFault) {
+  EXPECT_THROW(RunBlock(ReadsWhatIsBeingOverwritten, 32, 32), Error);
 }
 #endif
 

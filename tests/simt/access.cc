@@ -5,7 +5,8 @@
 //
 // Epochs rise with every barrier, of the block and of each warp. Two accesses by different threads
 // are ordered if a barrier of the block lies between them, or they are in one warp and a __syncwarp
-// does. Atomics are no accesses.
+// does. Atomics are no accesses. An asynchronous copy may write at any time from its call to the
+// wait.
 #include <algorithm>
 
 #include "tests/simt/engine.h"
@@ -21,6 +22,7 @@ constexpr unsigned kWarp = 32;
 
 struct SharedByte {
   unsigned write_epoch, write_warp_epoch, read_epoch, read_warp_epoch;
+  unsigned copy_epoch;                   // when a copy began that was not waited for; or 0
   uint16_t writer, reader, reader_warp;  // kMany: several
 };
 SharedByte shared_bytes[kMostShared];
@@ -37,6 +39,7 @@ struct Access {
   size_t bytes;
   bool is_write;
   uint16_t thread, warp;
+  bool begins_copy = false;  // a write that is yet to come
 
   const char* verb() const { return is_write ? "writes" : "reads"; }
 };
@@ -82,8 +85,10 @@ void CheckShared(const Access& a) {
     const bool written = byte.write_epoch >= first_epoch_of_block;
     if (byte.write_epoch == block_epoch && AtOnce(a, byte.writer, byte.write_warp_epoch))
       Race(a, "shared", byte.writer, "wrote");
+    if (!a.is_write && !written) Fault("reads shared memory that no thread has written");
+    if ((!a.is_write || a.begins_copy) && byte.copy_epoch >= first_epoch_of_block)
+      Fault("race: {} shared memory that an asynchronous copy is still to write", a.verb());
     if (!a.is_write) {
-      if (!written) Fault("reads shared memory that no thread has written");
       NoteRead(a, byte);
       continue;
     }
@@ -91,6 +96,8 @@ void CheckShared(const Access& a) {
         byte.read_epoch == block_epoch && byte.reader != a.thread &&
         (byte.reader_warp != a.warp || byte.read_warp_epoch == warp_epochs[a.warp]);
     if (read_by_others) Race(a, "shared", byte.reader, "read");
+    byte.copy_epoch = a.begins_copy ? block_epoch : 0;
+    if (a.begins_copy) continue;
     byte.write_epoch = block_epoch;
     byte.write_warp_epoch = warp_epochs[a.warp];
     byte.writer = a.thread;
@@ -136,15 +143,22 @@ const Device* FindDevice(const uint8_t* p) {
   return &last;
 }
 
+bool IsShared(const uint8_t* p) {
+  return p >= SharedMemory() && p < SharedMemory() + kMostShared;
+}
 bool IsStatic(const uint8_t* p) {
   return p >= __executable_start && p < _end;
 }
 
+Access AccessBy(const uint8_t* p, size_t bytes, bool is_write) {
+  const auto thread = static_cast<uint16_t>(ThreadNumber());
+  return {p, bytes, is_write, thread, static_cast<uint16_t>(thread / kWarp)};
+}
+
 void CheckKernelAccess(const void* where, size_t bytes, bool is_write) {
   const auto* p = static_cast<const uint8_t*>(where);
-  const auto thread = static_cast<uint16_t>(ThreadNumber());
-  const Access a = {p, bytes, is_write, thread, static_cast<uint16_t>(thread / kWarp)};
-  if (p >= SharedMemory() && p < SharedMemory() + kMostShared) return CheckShared(a);
+  const Access a = AccessBy(p, bytes, is_write);
+  if (IsShared(p)) return CheckShared(a);
   if (const Device* d = FindDevice(p)) {
     const size_t size = d->allocation->bytes;
     if (p >= d->base && p + bytes <= d->base + size) return CheckGlobal(a, d->base, *d->allocation);
@@ -162,6 +176,16 @@ void CheckAccess(const void* where, size_t bytes, bool is_write) {
   checks_off = true;
   CheckKernelAccess(where, bytes, is_write);
   checks_off = false;
+}
+
+void CheckCopyBegins(const void* to, const void* from, size_t bytes) {
+  const bool can = bytes == 4 || bytes == 8 || bytes == 16;
+  if (!can || reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes)
+    Fault("an asynchronous copy of {} bytes: 4, 8 or 16 are possible, aligned to as many", bytes);
+  Access a = AccessBy(static_cast<const uint8_t*>(to), bytes, true);
+  if (!IsShared(a.p)) Fault("an asynchronous copy to memory that is not shared");
+  a.begins_copy = true;
+  CheckShared(a);
 }
 
 void BeginLaunchOfAccesses() {

@@ -166,11 +166,23 @@ uint64_t Reduce(std::span<const Lane> warp, const Lane& of) {
   return result;
 }
 
+void Multiply(std::span<const Lane> warp) {
+  const MmaLane* fragments[kWarp];
+  for (size_t i = 0; i < kWarp; ++i)
+    fragments[i] = reinterpret_cast<const MmaLane*>(static_cast<uintptr_t>(warp[i].value));
+  if (!MultiplyFragments(fragments)) Fault("an mma where another lane has another one");
+}
+
+bool Reduces(WarpOp op) {
+  return op != WarpOp::shuffle && op != WarpOp::sync && op != WarpOp::mma;
+}
+
 // All lanes of the mask have come: gives each its result and lets it go on.
 void Complete(std::span<Lane> warp, const Lane& of) {
   const unsigned mask = of.mask;
   const WarpOp op = of.op;
-  const uint64_t common = op == WarpOp::shuffle || op == WarpOp::sync ? 0 : Reduce(warp, of);
+  const uint64_t common = Reduces(op) ? Reduce(warp, of) : 0;
+  if (op == WarpOp::mma) Multiply(warp);
   for (size_t i = 0; i < warp.size(); ++i) {
     if (!(mask >> i & 1)) continue;
     warp[i].result = op == WarpOp::shuffle ? warp[warp[i].source].value : common;
@@ -313,6 +325,7 @@ uint64_t WarpExchange(WarpOp op, unsigned mask, uint64_t value, unsigned source,
 }
 
 void __pipeline_memcpy_async(void* shared, const void* global, size_t bytes) {
+  CheckCopyBegins(shared, global, bytes);
   running->copies.push_back({shared, global, bytes, running->batches});
 }
 void __pipeline_commit() {

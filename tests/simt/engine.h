@@ -77,11 +77,18 @@ std::string DamagedRedzone();
 /// Likewise behind the arrays of shared memory.
 std::string DamagedShared();
 
+// ---- mma.cc
+
+/// Adds A B to the c of every lane; false where they came for different instructions.
+bool MultiplyFragments(const MmaLane* const (&lanes)[32]);
+
 // ---- access.cc
 
 /// What a kernel may do with memory: its own, initialised, and no other thread's at the same time.
 /// Ends the launch otherwise. Called for every load and store where the compiler instruments them.
 void CheckAccess(const void* p, size_t bytes, bool is_write);
+/// Where an asynchronous copy is begun; when it is waited for, both its accesses are checked.
+void CheckCopyBegins(const void* to, const void* from, size_t bytes);
 void BeginLaunchOfAccesses();
 void BeginBlockOfAccesses();
 

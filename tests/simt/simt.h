@@ -20,6 +20,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define LAB_UNROLL
+#define LAB_ROLLED
 
 namespace lab::cuda_host {
 
@@ -123,10 +124,11 @@ T __ldg(const T* p) {
 void __syncthreads();
 
 /// What the lanes of a warp do together.
-enum class WarpOp { sync, shuffle, ballot, add, min, max };
+enum class WarpOp { sync, shuffle, ballot, add, min, max, mma };
 /// Waits until all lanes of `mask` have come with the same op and mask, then returns this lane's
 /// result: of a shuffle the value of lane `source`, of a ballot the lanes with a value other than
-/// 0, of add, min and max those of the values as 32-bit unsigned or (is_signed) signed integers.
+/// 0, of add, min and max those of the values as 32-bit unsigned or (is_signed) signed integers; of
+/// an mma (the value points to an MmaLane) nothing, but its c is there.
 uint64_t WarpExchange(WarpOp op, unsigned mask, uint64_t value, unsigned source = 0,
                       bool is_signed = false);
 /// threadIdx as a lane number.
@@ -192,6 +194,20 @@ inline int __reduce_max_sync(unsigned mask, int value) {
 }
 inline int __reduce_min_sync(unsigned mask, int value) {
   return static_cast<int>(WarpExchange(WarpOp::min, mask, static_cast<unsigned>(value), 0, true));
+}
+
+/// What a lane brings to an mma of 8-bit integers (kernels/mma.cuh): its fragments, k (32 or 16)
+/// and whether the bytes of B are signed.
+struct MmaLane {
+  const unsigned* a;
+  const unsigned* b;
+  int* c;
+  int k;
+  bool b_is_signed;
+};
+/// c += A B, with all lanes of the warp.
+inline void MmaSync(const MmaLane& own) {
+  WarpExchange(WarpOp::mma, 0xffffffff, reinterpret_cast<uintptr_t>(&own));
 }
 
 // Atomics return what was there before.

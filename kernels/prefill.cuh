@@ -59,49 +59,59 @@ struct PrefillTile {
 __device__ inline size_t AtMost(size_t i, size_t last) {
   return i < last ? i : last;
 }
+__device__ inline unsigned AtMost(unsigned i, unsigned last) {
+  return i < last ? i : last;
+}
 
-/// Begins to copy the weights of the calling warp: 16 bytes at a time, rows behind the last one as
-/// that one.
+/// Begins to copy the weights of the calling warp, 16 bytes at a time, two lanes to a row: one
+/// takes the even pieces, one the odd ones. Rows behind the last one are that one.
 template <class Shape>
 __device__ void StageWeights(const PrefillTile& tile, size_t block, uint8_t* stage) {
-  constexpr unsigned kPieces = KQuant<Shape::kType>::kPieces;
-  uint8_t* const to = stage + threadIdx.x / kWarp * Shape::kWarpBytes;
+  using K = KQuant<Shape::kType>;
+  const unsigned r = threadIdx.x % kHalfRows, odd = threadIdx.x % kWarp / kHalfRows;
+  uint8_t* const to = stage + threadIdx.x / kWarp * Shape::kWarpBytes + r * Shape::kStride;
   LAB_UNROLL
   for (int half = 0; half < kHalves; ++half) {
     const WeightView& w = tile.w[half];
-    for (unsigned i = threadIdx.x % kWarp; i < kHalfRows * kPieces; i += kWarp) {
-      const unsigned r = i / kPieces, piece = i % kPieces;
-      const size_t row = AtMost(tile.row[half] + r, w.rows - 1);
-      __pipeline_memcpy_async(to + (half * kHalfRows + r) * Shape::kStride + 16 * piece,
-                              PieceOf<Shape::kType>(w, row * (w.cols / kBlockCols) + block, piece),
-                              16);
+    const size_t from = AtMost(tile.row[half] + r, w.rows - 1) * (w.cols / kBlockCols) + block;
+    LAB_UNROLL
+    for (unsigned even = 0; even < K::kPieces; even += 2) {
+      const unsigned piece = even + odd;
+      if (piece < K::kPieces)
+        __pipeline_memcpy_async(to + half * kHalfRows * Shape::kStride + 16 * piece,
+                                PieceOf<Shape::kType>(w, from, piece), 16);
     }
   }
 }
 
-/// Likewise the activations, by all threads; tokens behind the last one as that one.
+/// Likewise the activations, by all threads: sixteen of them copy a column of B. Tokens behind the
+/// last one are that one.
 template <class Shape>
 __device__ void StageActivations(const PrefillTile& tile, size_t block, uint8_t* stage) {
-  constexpr unsigned kTokens = Shape::kTokens;
+  constexpr unsigned kTokens = Shape::kTokens, kAtOnce = kPrefillThreads / 16;
   const QuantizedView& xq = tile.xq;
-  const auto token = [&](unsigned i) { return AtMost(tile.first + i, tile.tokens - 1); };
-  for (unsigned i = threadIdx.x; i < 8 * Shape::kTiles * 16; i += kPrefillThreads) {
-    const unsigned column = i / 16, piece = i % 16;
-    const int8_t* const plane = column < kTokens ? xq.hi : xq.lo;
-    __pipeline_memcpy_async(
-        stage + Shape::kIntegersAt + column * Shape::kIntegerStride + 16 * piece,
-        plane + token(column % kTokens) * xq.n + block * kBlockCols + 16 * piece, 16);
+  const auto n = static_cast<unsigned>(xq.n);
+  const auto last = static_cast<unsigned>(AtMost(tile.tokens - tile.first, size_t{kTokens}) - 1);
+  const unsigned piece = threadIdx.x % 16, row = threadIdx.x / 16;
+  uint8_t* const to = stage + Shape::kIntegersAt + row * Shape::kIntegerStride + 16 * piece;
+  const size_t from = tile.first * n + block * kBlockCols + 16 * piece;
+  LAB_UNROLL
+  for (unsigned column = 0; column < 8 * Shape::kTiles; column += kAtOnce) {
+    const unsigned token = AtMost(column % kTokens + row, last);
+    __pipeline_memcpy_async(to + column * Shape::kIntegerStride,
+                            (column < kTokens ? xq.hi : xq.lo) + from + size_t{token} * n, 16);
   }
   if constexpr (KQuant<Shape::kType>::kHasMins) {
+    const int32_t* const sums = xq.sums + (tile.first * n + block * kBlockCols) / kGroup;
     for (unsigned i = threadIdx.x; i < kTokens * 4; i += kPrefillThreads)
       __pipeline_memcpy_async(stage + Shape::kSumsAt + 16 * i,
-                              xq.sums + token(i / 4) * (xq.n / kGroup) + block * 16 + i % 4 * 4,
-                              16);
+                              sums + size_t{AtMost(i / 4, last)} * (n / kGroup) + i % 4 * 4, 16);
   }
   if (threadIdx.x < kTokens)
-    __pipeline_memcpy_async(stage + Shape::kScalesAt + threadIdx.x * sizeof(float),
-                            xq.scale + token(threadIdx.x) * (xq.n / kBlockCols) + block,
-                            sizeof(float));
+    __pipeline_memcpy_async(
+        stage + Shape::kScalesAt + threadIdx.x * sizeof(float),
+        xq.scale + (tile.first + AtMost(threadIdx.x, last)) * (n / kBlockCols) + block,
+        sizeof(float));
 }
 
 __device__ inline void LoadIntegers(const uint8_t* at, unsigned (&b)[1]) {
@@ -154,27 +164,22 @@ __device__ void MultiplyBlock(const uint8_t* weights, const uint8_t* integers,
   }
 }
 
-/// d and dmin of a block, for the rows of a lane.
-struct Factors {
-  float d[kHalves][2], dmin[kHalves][2];
-};
+/// The bits of d, and of dmin above them, of a block of one of the warp's rows: that of the lane's
+/// number. Loaded before the products, so that d of Q6_K, which is in no stage, has time to come.
 template <class Shape>
-__device__ Factors LoadFactors(const PrefillTile& tile, size_t block, const uint8_t* weights) {
-  Factors f;
-  LAB_UNROLL
-  for (int r = 0; r < 2 * kHalves; ++r) {
-    const int half = r / 2, eight = r % 2;
-    if constexpr (Shape::kType == BlockType::Q6_K) {
+__device__ unsigned LoadFactors(const PrefillTile& tile, size_t block, const uint8_t* weights) {
+  const unsigned lane = threadIdx.x % kWarp;
+  if constexpr (Shape::kType == BlockType::Q6_K) {
+    const auto bits = [&](int half) -> unsigned {
       const WeightView& w = tile.w[half];
-      const size_t row = AtMost(tile.Row(half, 2 * eight), w.rows - 1);
-      f.d[half][eight] = HalfField<Shape::kType, 3>(w, row * (w.cols / kBlockCols) + block);
-    } else {
-      const unsigned both = WordAt(weights + (8 * r + threadIdx.x % kWarp / 4) * Shape::kStride);
-      f.d[half][eight] = HalfValue(both & 0xffff);
-      f.dmin[half][eight] = HalfValue(both >> 16);
-    }
+      const size_t row = AtMost(tile.row[half] + lane % kHalfRows, w.rows - 1);
+      const size_t at = row * (w.cols / kBlockCols) + block;
+      return *reinterpret_cast<const uint16_t*>(Field<Shape::kType, 3>(w, at));
+    };
+    return lane < kHalfRows ? bits(0) : bits(1);
+  } else {
+    return WordAt(weights + lane * Shape::kStride);
   }
-  return f;
 }
 
 /// s = S of the block for the rows of the warp and eight tokens. A sum is taken apart into bytes,
@@ -203,12 +208,19 @@ __device__ void MultiplyMins(const uint8_t* weights, const uint8_t* sums, int (&
   }
 }
 
-/// Adds a block to y.
+/// Adds a block to y. factors: of LoadFactors.
 template <class Shape>
-__device__ void AddBlock(const Factors& f, const uint8_t* weights, const uint8_t* stage,
+__device__ void AddBlock(unsigned factors, const uint8_t* weights, const uint8_t* stage,
                          const int (&p)[kHalves][Shape::kTiles][4],
                          float (&y)[kHalves][Shape::kTokenTiles][4]) {
   const auto* const scales = reinterpret_cast<const float2*>(stage + Shape::kScalesAt);
+  float d[2 * kHalves], dmin[2 * kHalves];
+  LAB_UNROLL
+  for (int r = 0; r < 2 * kHalves; ++r) {
+    const unsigned both = __shfl_sync(kAllLanes, factors, 8 * r + threadIdx.x % kWarp / 4);
+    d[r] = HalfValue(both & 0xffff);
+    dmin[r] = HalfValue(both >> 16);
+  }
   LAB_UNROLL
   for (int tile = 0; tile < Shape::kTokenTiles; ++tile) {
     const float2 scale = scales[4 * tile + threadIdx.x % 4];
@@ -221,10 +233,10 @@ __device__ void AddBlock(const Factors& f, const uint8_t* weights, const uint8_t
       float product = static_cast<float>(p[half][tile][c]);
       if constexpr (Shape::kActs == Acts::q16)
         product = fmaf(256, product, static_cast<float>(p[half][Shape::kTokenTiles + tile][c]));
-      float value = f.d[half][c / 2] * product;
+      const int r = 2 * half + c / 2;
+      float value = d[r] * product;
       if constexpr (KQuant<Shape::kType>::kHasMins)
-        value = fmaf(f.d[half][c / 2], product,
-                     -(f.dmin[half][c / 2] * static_cast<float>(s[half][c])));
+        value = fmaf(d[r], product, -(dmin[r] * static_cast<float>(s[half][c])));
       y[half][tile][c] = fmaf(c % 2 ? scale.y : scale.x, value, y[half][tile][c]);
     }
   }
@@ -256,7 +268,7 @@ __device__ void PrefillDots(const PrefillTile& tile, float (&y)[kHalves][Shape::
     if (has_rows) {
       const uint8_t* const stage = shared + block % 2 * Shape::kStageBytes;
       const uint8_t* const weights = stage + threadIdx.x / kWarp * Shape::kWarpBytes;
-      const Factors factors = LoadFactors<Shape>(tile, block, weights);
+      const unsigned factors = LoadFactors<Shape>(tile, block, weights);
       int p[kHalves][Shape::kTiles][4];
       MultiplyBlock<Shape>(weights, stage + Shape::kIntegersAt, p);
       AddBlock<Shape>(factors, weights, stage, p, y);

@@ -159,7 +159,7 @@ __global__ void PrefillKernel(MatvecArgs<float> a) {
     __pipeline_wait_prior(kSlip == PrefillSlip::no_wait ? 2 : 1);
     if (kSlip != PrefillSlip::no_barrier_after_the_copy) __syncthreads();
     const uint8_t* const weights = stage_of(block) + threadIdx.x / kWarp * Shape::kWarpBytes;
-    const Factors factors = LoadFactors<Shape>(tile, block, weights);
+    const unsigned factors = LoadFactors<Shape>(tile, block, weights);
     int p[kHalves][Shape::kTiles][4];
     MultiplyBlock<Shape>(weights, stage_of(block) + Shape::kIntegersAt, p);
     AddBlock<Shape>(factors, weights, stage_of(block), p, y);

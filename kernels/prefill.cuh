@@ -131,8 +131,9 @@ __device__ void MultiplyBlock(const uint8_t* weights, const uint8_t* integers,
   for (auto& of_half : p)
     for (auto& of_tile : of_half)
       for (int& sum : of_tile) sum = 0;
-  LAB_ROLLED  // unrolled, it needs more registers than there are
-      for (int bundle = 0; bundle < K::kBundles; ++bundle) {
+  // Unrolled, it needs more registers than there are.
+  LAB_ROLLED
+  for (int bundle = 0; bundle < K::kBundles; ++bundle) {
     unsigned a[kHalves][2][2 * K::kWords];
     int scales[2 * kHalves][2];
     LAB_UNROLL

@@ -105,7 +105,8 @@ std::string BlameDot(const WeightView& w, const std::vector<double>& x, const Ex
                      const GuardedBuffer<float>& got, size_t lanes) {
   if (e.tokens < kTokensNeeded) return "";
   const RowError worst = WorstRow(e, got, lanes);
-  if (worst.wrong_rows == 0) return "";
+  // No row was kept where each wrong one has a NaN or an Inf in it.
+  if (worst.wrong_rows == 0 || worst.unit.empty()) return "";
   std::vector<float> row(w.cols);
   DequantRow(w.type, w.row(worst.row), w.cols, row.data());
   for (const size_t part : {SubBlock(w.type), size_t{256}}) {

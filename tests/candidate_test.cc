@@ -115,6 +115,19 @@ TEST(Candidate, NoiseIsBlamedOnNothing) {
   EXPECT_EQ(line.verdict.blame, "");
 }
 
+// Nothing can be fitted to a row with a NaN in it, be its other values wrong as well.
+TEST(Candidate, RowsWithNaNAreBlamedOnNothing) {
+  const Case c = CommittedCase("L03.q_proj");
+  std::vector<float> y = PlainMatvec(c, nullptr);
+  for (size_t r = 0; r < c.w.rows; ++r) {
+    y[r] += 1;
+    y[c.w.rows + r] = NAN;
+  }
+  const CheckLine line = Judge(c, y)[0];
+  EXPECT_EQ(line.verdict.status, Status::fail);
+  EXPECT_EQ(line.verdict.blame, "");
+}
+
 TEST(Candidate, WhatCannotBeComparedIsSaid) {
   const Case c = CommittedCase("L03.q_proj");
   const std::vector<float> y = PlainMatvec(c, nullptr);

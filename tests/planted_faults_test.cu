@@ -315,6 +315,8 @@ TEST(PlantedFaults, PrefillWithUnmaskedRows) {
   ExpectCaught(PrefillRow<PrefillSlip::unmasked_rows>(), "writes ");
 }
 TEST(PlantedFaults, PrefillWithUnmaskedTokens) {
+  // 1500 bytes behind the buffer, more than a redzone has: AddressSanitizer ends the program.
+  if (!kChecksAccess) GTEST_SKIP() << "needs the access checker";
   ExpectCaught(PrefillRow<PrefillSlip::unmasked_tokens>(), "behind a device buffer");
 }
 

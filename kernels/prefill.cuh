@@ -95,7 +95,8 @@ __device__ void StageActivations(const PrefillTile& tile, size_t block, uint8_t*
   const unsigned piece = threadIdx.x % 16, row = threadIdx.x / 16;
   uint8_t* const to = stage + Shape::kIntegersAt + row * Shape::kIntegerStride + 16 * piece;
   const size_t from = tile.first * n + block * kBlockCols + 16 * piece;
-  LAB_UNROLL
+  // Rolled here and below, or addresses would stay in registers.
+  LAB_ROLLED
   for (unsigned column = 0; column < 8 * Shape::kTiles; column += kAtOnce) {
     const unsigned token = AtMost(column % kTokens + row, last);
     __pipeline_memcpy_async(to + column * Shape::kIntegerStride,
@@ -103,6 +104,7 @@ __device__ void StageActivations(const PrefillTile& tile, size_t block, uint8_t*
   }
   if constexpr (KQuant<Shape::kType>::kHasMins) {
     const int32_t* const sums = xq.sums + (tile.first * n + block * kBlockCols) / kGroup;
+    LAB_ROLLED
     for (unsigned i = threadIdx.x; i < kTokens * 4; i += kPrefillThreads)
       __pipeline_memcpy_async(stage + Shape::kSumsAt + 16 * i,
                               sums + size_t{AtMost(i / 4, last)} * (n / kGroup) + i % 4 * 4, 16);
@@ -131,8 +133,9 @@ __device__ void MultiplyBlock(const uint8_t* weights, const uint8_t* integers,
   for (auto& of_half : p)
     for (auto& of_tile : of_half)
       for (int& sum : of_tile) sum = 0;
-  LAB_ROLLED  // unrolled, it needs more registers than there are
-      for (int bundle = 0; bundle < K::kBundles; ++bundle) {
+  // Unrolled, it needs more registers than there are.
+  LAB_ROLLED
+  for (int bundle = 0; bundle < K::kBundles; ++bundle) {
     unsigned a[kHalves][2][2 * K::kWords];
     int scales[2 * kHalves][2];
     LAB_UNROLL
@@ -234,9 +237,11 @@ __device__ void AddBlock(unsigned factors, const uint8_t* weights, const uint8_t
       if constexpr (Shape::kActs == Acts::q16)
         product = fmaf(256, product, static_cast<float>(p[half][Shape::kTokenTiles + tile][c]));
       const int r = 2 * half + c / 2;
-      float value = d[r] * product;
+      float value;
       if constexpr (KQuant<Shape::kType>::kHasMins)
         value = fmaf(d[r], product, -(dmin[r] * static_cast<float>(s[half][c])));
+      else
+        value = d[r] * product;
       y[half][tile][c] = fmaf(c % 2 ? scale.y : scale.x, value, y[half][tile][c]);
     }
   }

@@ -120,18 +120,22 @@ void WarnOfLoad() {
 }
 
 // The roof is the machine's, whatever target the rows are sent to.
+template <class F>
+auto OnTheBestTarget(const Flags& f, F&& measure) {
+  UseSimdTarget("");
+  const auto measured = measure();
+  UseSimdTarget(f.target);
+  return measured;
+}
+
 Roofline MeasureMachine(const Flags& f) {
   WarnOfLoad();
-  UseSimdTarget("");
-  const Roofline roofline = MeasureRoofline(f.threads);
-  UseSimdTarget(f.target);
-  return roofline;
+  return OnTheBestTarget(f, [&] { return MeasureRoofline(f.threads); });
 }
 
 void WarnOfAnotherRoof(const Roofline& before, const Flags& f) {
-  UseSimdTarget("");
-  const std::string why = AnotherRoof(before, MeasureReadRate(before));
-  UseSimdTarget(f.target);
+  const double after = OnTheBestTarget(f, [&] { return MeasureReadRate(before); });
+  const std::string why = AnotherRoof(before, after);
   if (!why.empty()) PrintErr("lab: " + why + "\n");
 }
 

@@ -14,6 +14,13 @@
 #define LAB_UNROLL _Pragma("unroll")
 /// Before a loop that is to stay one.
 #define LAB_ROLLED _Pragma("unroll 1")
+/// An instruction of PTX that sm_80 brought, as in asm volatile. In a kernel compiled for less it
+/// is a trap: who launches it asks first what the kernel was compiled for.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define LAB_PTX_SM80(...) __trap()
+#else
+#define LAB_PTX_SM80(...) asm volatile(__VA_ARGS__)
+#endif
 #else
 #include "tests/simt/simt.h"
 #define LAB_CUDA_NAMESPACE cuda_host
@@ -74,3 +81,7 @@ inline unsigned BlocksFor(size_t n, size_t size) {
 }
 
 }  // namespace lab::LAB_CUDA_NAMESPACE
+
+#ifdef __CUDACC__
+#include "kernels/mma.cuh"
+#endif

@@ -5,23 +5,15 @@
 //   a[0], a[1]  rows g and g + 8 of A, columns 4t to 4t + 3; a[2], a[3] likewise columns 16 + 4t
 //   b[0]        column g of B, rows 4t to 4t + 3; b[1] rows 16 + 4t
 //   c[0], c[1]  row g of c, columns 2t and 2t + 1; c[2], c[3] likewise row g + 8
-// All lanes take part. Sums are exact in 32 bits.
+// All lanes take part. Sums are exact in 32 bits. For nvcc alone, by way of kernels/cuda.cuh; the
+// host forms are in tests/simt/simt.h.
 #include "kernels/cuda.cuh"
 
 namespace lab::LAB_CUDA_NAMESPACE {
 
-#ifdef __CUDACC__
-
-// Where the instruction is not, before sm_80, nobody launches a kernel that has it: see HasMma.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-#define LAB_MMA(...) __trap()
-#else
-#define LAB_MMA(...) asm volatile(__VA_ARGS__)
-#endif
-
 /// k = 32, signed bytes.
 __device__ inline void Mma(const unsigned (&a)[4], const unsigned (&b)[2], int (&c)[4]) {
-  LAB_MMA(
+  LAB_PTX_SM80(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
@@ -29,7 +21,7 @@ __device__ inline void Mma(const unsigned (&a)[4], const unsigned (&b)[2], int (
 }
 /// k = 16, signed bytes.
 __device__ inline void Mma(const unsigned (&a)[2], const unsigned (&b)[1], int (&c)[4]) {
-  LAB_MMA(
+  LAB_PTX_SM80(
       "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 "
       "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
@@ -37,38 +29,11 @@ __device__ inline void Mma(const unsigned (&a)[2], const unsigned (&b)[1], int (
 }
 /// k = 16, the bytes of B unsigned.
 __device__ inline void MmaUnsigned(const unsigned (&a)[2], const unsigned (&b)[1], int (&c)[4]) {
-  LAB_MMA(
+  LAB_PTX_SM80(
       "mma.sync.aligned.m16n8k16.row.col.s32.s8.u8.s32 "
       "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(b[0]));
 }
-#undef LAB_MMA
-
-/// Whether the device runs this kernel as compiled for sm_80 or above, be it by way of PTX.
-template <class... Params>
-bool HasMma(void (*kernel)(Params...)) {
-  cudaFuncAttributes attributes;
-  CheckCuda(cudaFuncGetAttributes(&attributes, kernel), "asking what a kernel was compiled for");
-  return attributes.ptxVersion >= 80;
-}
-
-#else
-
-inline void Mma(const unsigned (&a)[4], const unsigned (&b)[2], int (&c)[4]) {
-  MmaSync({a, b, c, 32, true});
-}
-inline void Mma(const unsigned (&a)[2], const unsigned (&b)[1], int (&c)[4]) {
-  MmaSync({a, b, c, 16, true});
-}
-inline void MmaUnsigned(const unsigned (&a)[2], const unsigned (&b)[1], int (&c)[4]) {
-  MmaSync({a, b, c, 16, false});
-}
-template <class... Params>
-bool HasMma(void (*)(Params...)) {
-  return true;
-}
-
-#endif
 
 }  // namespace lab::LAB_CUDA_NAMESPACE

@@ -7,7 +7,6 @@
 // So the bits do not depend on how many tokens there are; those of kernels/dot.cuh are others.
 #include "kernels/dot.cuh"
 #include "kernels/fragments.cuh"
-#include "kernels/mma.cuh"
 
 namespace lab::LAB_CUDA_NAMESPACE {
 
@@ -56,10 +55,8 @@ struct PrefillTile {
   }
 };
 
-__device__ inline size_t AtMost(size_t i, size_t last) {
-  return i < last ? i : last;
-}
-__device__ inline unsigned AtMost(unsigned i, unsigned last) {
+template <class T>
+__device__ T AtMost(T i, T last) {
   return i < last ? i : last;
 }
 
@@ -95,7 +92,8 @@ __device__ void StageActivations(const PrefillTile& tile, size_t block, uint8_t*
   const unsigned piece = threadIdx.x % 16, row = threadIdx.x / 16;
   uint8_t* const to = stage + Shape::kIntegersAt + row * Shape::kIntegerStride + 16 * piece;
   const size_t from = tile.first * n + block * kBlockCols + 16 * piece;
-  LAB_UNROLL
+  // Rolled here and below, or addresses would stay in registers.
+  LAB_ROLLED
   for (unsigned column = 0; column < 8 * Shape::kTiles; column += kAtOnce) {
     const unsigned token = AtMost(column % kTokens + row, last);
     __pipeline_memcpy_async(to + column * Shape::kIntegerStride,
@@ -103,6 +101,7 @@ __device__ void StageActivations(const PrefillTile& tile, size_t block, uint8_t*
   }
   if constexpr (KQuant<Shape::kType>::kHasMins) {
     const int32_t* const sums = xq.sums + (tile.first * n + block * kBlockCols) / kGroup;
+    LAB_ROLLED
     for (unsigned i = threadIdx.x; i < kTokens * 4; i += kPrefillThreads)
       __pipeline_memcpy_async(stage + Shape::kSumsAt + 16 * i,
                               sums + size_t{AtMost(i / 4, last)} * (n / kGroup) + i % 4 * 4, 16);
@@ -235,9 +234,11 @@ __device__ void AddBlock(unsigned factors, const uint8_t* weights, const uint8_t
       if constexpr (Shape::kActs == Acts::q16)
         product = fmaf(256, product, static_cast<float>(p[half][Shape::kTokenTiles + tile][c]));
       const int r = 2 * half + c / 2;
-      float value = d[r] * product;
+      float value;
       if constexpr (KQuant<Shape::kType>::kHasMins)
         value = fmaf(d[r], product, -(dmin[r] * static_cast<float>(s[half][c])));
+      else
+        value = d[r] * product;
       y[half][tile][c] = fmaf(c % 2 ? scale.y : scale.x, value, y[half][tile][c]);
     }
   }
@@ -304,6 +305,14 @@ bool WithPrefill(BlockType type, const QuantizedView& xq, size_t tokens, F&& f) 
     }
   });
   return launched;
+}
+
+/// Whether the device runs this kernel as compiled for sm_80 or above, be it by way of PTX.
+template <class... Params>
+bool HasMma(void (*kernel)(Params...)) {
+  cudaFuncAttributes attributes;
+  CheckCuda(cudaFuncGetAttributes(&attributes, kernel), "asking what a kernel was compiled for");
+  return attributes.ptxVersion >= 80;
 }
 
 /// A block of the grid for so many rows and the tokens of a shape. False where the device cannot.

@@ -63,7 +63,8 @@ HWY_INLINE void ForEach(size_t n, Step&& step) {
 }
 
 /// p, with the compiler none the wiser. g++ would keep everything that was broadcast for one vector
-/// until the next needs it, on the stack where registers are few: prefill on AVX2 was 20 % slower.
+/// until the next needs it, on the stack where registers are few: prefill on AVX2 took 16 to 19 %
+/// longer.
 template <class T>
 HWY_INLINE T* Unrelated(T* p) {
   asm volatile("" : "+r"(p));

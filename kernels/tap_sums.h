@@ -17,6 +17,8 @@ struct TapSums {
   float min, max;     ///< of what is no NaN; Inf and -Inf where everything is
   uint64_t argmax;    ///< index in the row: the first NaN, else the first of the largest magnitude
   uint32_t n, nan, inf, zeros;
+
+  bool operator==(const TapSums&) const = default;
 };
 
 /// sums[t, p] are those of piece p of token t's row. A step of a pass on a device, no row of

@@ -105,7 +105,7 @@ std::string BlameDot(const WeightView& w, const std::vector<double>& x, const Ex
                      const GuardedBuffer<float>& got, size_t lanes) {
   if (e.tokens < kTokensNeeded) return "";
   const RowError worst = WorstRow(e, got, lanes);
-  // No row was kept where each wrong one has a NaN or an Inf in it.
+  // No row was kept where each has a NaN in it.
   if (worst.wrong_rows == 0 || worst.unit.empty()) return "";
   std::vector<float> row(w.cols);
   DequantRow(w.type, w.row(worst.row), w.cols, row.data());

@@ -14,8 +14,8 @@ namespace lab {
 /// (a: its scale is wrong, -1 when left out; b: its offset or minimum). The two are fitted to the
 /// error of the worst row by least squares for every sub-block in turn; the one that explains all
 /// but a thousandth of the error is named, if there is just one. That takes more tokens than
-/// unknowns: with fewer than 4 the answer is "" (so it is when no single sub-block explains it, or
-/// when all wrong rows have a value that is not finite).
+/// unknowns: with fewer than 4 the answer is "" (so it is when no single sub-block explains it).
+/// Rows with a NaN in them are left out.
 std::string BlameSubBlock(const Case& c, Contract contract, const std::vector<Expected>& expected,
                           const std::deque<GuardedBuffer<float>>& got, size_t lanes);
 

@@ -16,13 +16,13 @@ constexpr size_t kLongestName = 200;  // of a tensor; a longer one would only co
 constexpr int kMostLayers = 10000;
 constexpr std::string_view kAxisNames[] = {"token", "channel", "head", "dim"};
 
-struct Placeholders {
+struct Fields {
   int number = kNoLayer;
   std::optional<Tap> tap;
 };
 
-bool Take(std::string_view placeholder, std::string_view text, Placeholders& found) {
-  if (placeholder == "tap") {
+bool Take(std::string_view field, std::string_view text, Fields& found) {
+  if (field == "tap") {
     found.tap = FindTap(text);
     return found.tap.has_value();
   }
@@ -34,8 +34,8 @@ bool Take(std::string_view placeholder, std::string_view text, Placeholders& fou
   return true;
 }
 
-// Whether the text is what the pattern describes. A placeholder takes as much as it can.
-bool Matches(std::string_view pattern, std::string_view text, Placeholders& found) {
+// Whether the text is what the pattern describes. A field takes as much as it can.
+bool Matches(std::string_view pattern, std::string_view text, Fields& found) {
   const size_t open = pattern.find('{');
   if (open == std::string_view::npos) return pattern == text;
   if (!text.starts_with(pattern.substr(0, open))) return false;
@@ -47,15 +47,14 @@ bool Matches(std::string_view pattern, std::string_view text, Placeholders& foun
   return false;
 }
 
-// "blk.{layer" or "{token}" would never match anything. "" if the placeholders are right.
-std::string PlaceholderProblem(std::string_view pattern) {
+// "blk.{layer" or "{token}" would never match anything. "" if the fields are right.
+std::string FieldProblem(std::string_view pattern) {
   for (size_t at = 0; (at = pattern.find_first_of("{}", at)) != std::string_view::npos; ++at) {
     const size_t close = pattern.find('}', at);
     const std::string_view key =
         close == std::string_view::npos ? "" : pattern.substr(at, close + 1 - at);
     if (key != "{layer}" && key != "{tap}")
-      return fmt::format("name '{}': {{layer}} and {{tap}} are the placeholders",
-                         Printable(pattern));
+      return fmt::format("name '{}': {{layer}} and {{tap}} are the fields", Printable(pattern));
     at = close;
   }
   return "";
@@ -113,7 +112,7 @@ const NameMap& NameMap::BuiltIn() {
 std::optional<NamedTap> NameMap::Find(std::string_view tensor) const {
   if (tensor.size() > kLongestName) return std::nullopt;
   for (const TensorPattern& p : patterns_) {
-    Placeholders found;
+    Fields found;
     if (!Matches(p.name, tensor, found)) continue;
     NamedTap named = {p.tap ? *p.tap : *found.tap, found.number, &p, found.number};
     if (found.number != kNoLayer) named.layer += p.shift;
@@ -184,8 +183,7 @@ class NameMapReader : TomlReader {
     TensorPattern p;
     p.name = Text(t, "name").value_or("");
     if (p.name.empty()) Bad(t, "a tensor has no name");
-    if (const std::string problem = PlaceholderProblem(p.name); !problem.empty())
-      Bad(t, "{}", problem);
+    if (const std::string problem = FieldProblem(p.name); !problem.empty()) Bad(t, "{}", problem);
     p.tap = TapOf(t, "tap"), p.last = TapOf(t, "last");
     const bool any_tap = p.name.find("{tap}") != std::string::npos;
     const bool any_layer = p.name.find("{layer}") != std::string::npos;

@@ -13,7 +13,7 @@ namespace lab {
 /// dim together are a channel: head * head_dim + dim.
 enum class Axis { token, channel, head, dim };
 
-/// One name, or many by placeholders: {layer} stands for a number, {tap} for a tap of ours.
+/// One name, or many by fields: {layer} stands for a number, {tap} for a tap of ours.
 struct TensorPattern {
   std::string name;
   std::optional<Tap> tap;  ///< absent: what {tap} matches

@@ -3,7 +3,6 @@
 
 #include <vector>
 
-#include "kernels/mma.cuh"
 #include "kernels/on_device.cuh"
 #include "kernels/warp.cuh"
 #include "lab/error.h"

@@ -93,6 +93,19 @@ std::vector<float> FirstTokens(const Case& c, Contract contract, size_t tokens) 
   return values;
 }
 
+// Sums are formed in another order then: else the other tests here would judge kernels/dot.cuh.
+TEST(Prefill, TakesOverFromEightTokensOn) {
+  for (const BlockType type : kTypes)
+    for (const Contract contract : kContracts) {
+      const Case eight = MakeCase(Op::matvec, type, {20, 1024, 8});
+      Case seven = eight, one = eight;
+      seven.tokens = 7, one.tokens = 1;
+      seven.x.resize(7 * 1024), one.x.resize(1024);
+      EXPECT_EQ(FirstTokens(one, contract, 1), FirstTokens(seven, contract, 1));
+      EXPECT_NE(FirstTokens(eight, contract, 7), FirstTokens(seven, contract, 7));
+    }
+}
+
 TEST(Prefill, BitsDoNotDependOnTheNumberOfTokens) {
   for (const BlockType type : kTypes)
     for (const Contract contract : kContracts)

@@ -196,8 +196,8 @@ inline int __reduce_min_sync(unsigned mask, int value) {
   return static_cast<int>(WarpExchange(WarpOp::min, mask, static_cast<unsigned>(value), 0, true));
 }
 
-/// What a lane brings to an mma of 8-bit integers (kernels/mma.cuh): its fragments, k (32 or 16)
-/// and whether the bytes of B are signed.
+/// What a lane brings to an mma of 8-bit integers: its fragments, k (32 or 16) and whether the
+/// bytes of B are signed.
 struct MmaLane {
   const unsigned* a;
   const unsigned* b;
@@ -205,9 +205,18 @@ struct MmaLane {
   int k;
   bool b_is_signed;
 };
-/// c += A B, with all lanes of the warp.
 inline void MmaSync(const MmaLane& own) {
   WarpExchange(WarpOp::mma, 0xffffffff, reinterpret_cast<uintptr_t>(&own));
+}
+/// c += A B with all lanes of the warp, as in kernels/mma.cuh.
+inline void Mma(const unsigned (&a)[4], const unsigned (&b)[2], int (&c)[4]) {
+  MmaSync({a, b, c, 32, true});
+}
+inline void Mma(const unsigned (&a)[2], const unsigned (&b)[1], int (&c)[4]) {
+  MmaSync({a, b, c, 16, true});
+}
+inline void MmaUnsigned(const unsigned (&a)[2], const unsigned (&b)[1], int (&c)[4]) {
+  MmaSync({a, b, c, 16, false});
 }
 
 // Atomics return what was there before.
@@ -255,6 +264,15 @@ using cudaGraph_t = struct CUgraph_st*;
 using cudaGraphExec_t = struct CUgraphExec_st*;
 
 const char* cudaGetErrorString(cudaError_t status);
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+/// A kernel compiled for a CPU has every instruction.
+template <class... Params>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)(Params...)) {
+  attributes->ptxVersion = 80;
+  return cudaSuccess;
+}
 inline cudaError_t cudaGetLastError() {
   return cudaSuccess;
 }

@@ -47,8 +47,31 @@ __device__ T* DynamicShared() {
   return reinterpret_cast<T*>(dynamic_shared);
 }
 
-/// kernel<<<grid, block, shared, stream>>>(args...): the only way kernels are launched. Throws
-/// Error.
+/// To be called by all threads of a kernel before anything but PrefetchWeights: lets the next
+/// kernel of the stream begin, and waits until the one before has ended and what it wrote can be
+/// read. So the blocks of a kernel take the places that those of the one before leave, and have
+/// their weights on the way when it ends.
+__device__ inline void WaitForPrevious() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
+#endif
+}
+/// Asks for the line of p, which no kernel writes.
+__device__ inline void PrefetchWeights(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+/// The version of PTX for which the device's code of a kernel was compiled: 90 for sm_90.
+template <class... Params>
+int PtxVersion(void (*kernel)(Params...)) {
+  cudaFuncAttributes attributes;
+  CheckCuda(cudaFuncGetAttributes(&attributes, kernel), "asking what a kernel was compiled for");
+  return attributes.ptxVersion;
+}
+
+/// kernel<<<grid, block, shared, stream>>>(args...): the only way kernels are launched. Where
+/// WaitForPrevious is more than nothing, a kernel may begin before the one before has ended
+/// (programmatic dependent launch). Throws Error.
 template <class... Params, class... Args>
 void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
             const Args&... args) {
@@ -57,8 +80,12 @@ void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cud
     CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shared)),
               std::to_string(shared) + " bytes of shared memory");
-  kernel<<<grid, block, shared, stream>>>(args...);
-  CheckCuda(cudaGetLastError(), "kernel launch");
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  const unsigned attributes = PtxVersion(kernel) >= 90 ? 1 : 0;
+  const cudaLaunchConfig_t config = {grid, block, shared, stream, &early, attributes};
+  CheckCuda(cudaLaunchKernelEx(&config, kernel, args...), "kernel launch");
 }
 #else
 template <class... Params, class... Args>

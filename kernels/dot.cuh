@@ -96,6 +96,21 @@ __device__ void DotRow(const WeightView& w, size_t row, const TokenTile& tile,
     if (kTokens == 1 || t < static_cast<int>(tile.tokens)) sums[t] = WarpSum(sums[t]);
 }
 
+/// Asks for the weights of a row, a line of 128 bytes for each lane of a warp.
+template <BlockType kType>
+__device__ void PrefetchRow(const WeightView& w, size_t row) {
+  constexpr size_t kLine = 128;
+  constexpr BlockFields kApart = FieldsOnDevice(kType), kWhole = {{{0, InfoOf(kType).bytes}}};
+  const uint8_t* field = w.data;
+  LAB_UNROLL
+  for (const BlockField& f : (kApart.field[0].bytes ? kApart : kWhole).field) {
+    const size_t bytes = w.cols / InfoOf(kType).elements * f.bytes;
+    for (size_t i = threadIdx.x % kWarp * kLine; i < bytes; i += kWarp * kLine)
+      PrefetchWeights(field + row * bytes + i);
+    field += w.rows * bytes;
+  }
+}
+
 /// Tokens that share one pass over the weights in a prefill.
 constexpr int kTileTokens = 4;
 constexpr unsigned kDotThreads = 128;  // a warp for each row

@@ -6,6 +6,7 @@ namespace lab::LAB_CUDA_NAMESPACE {
 /// f(i) for all i < n.
 template <class F>
 __global__ void ElementwiseKernel(F f, size_t n) {
+  WaitForPrevious();
   const size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i < n) f(i);
 }

@@ -24,6 +24,11 @@ template <BlockType kType, Acts kActs, int kTokens>
 __global__ void GateUpKernel(GateUpSwigluArgs<float> s) {
   const GateUpArgs<float>& a = s.gate_up;
   const size_t row = RowOfWarp();
+  if (row < a.w_gate.rows) {
+    PrefetchRow<kType>(a.w_gate, row);
+    PrefetchRow<kType>(a.w_up, row);
+  }
+  WaitForPrevious();
   if (row >= a.w_gate.rows) return;  // the whole warp
   const TokenTile tile = TileOfBlock<kTokens>(a.x, a.xq_gate, a.tokens);
   float gate[kTokens], up[kTokens];
@@ -44,6 +49,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 2)
     GateUpPrefillKernel(GateUpSwigluArgs<float> s) {
   using Shape = PrefillShape<kType, kActs, kTiles>;
   const GateUpArgs<float>& a = s.gate_up;
+  WaitForPrevious();
   const size_t row = blockIdx.x * kBlockRows + threadIdx.x / kWarp * kHalfRows;
   const PrefillTile tile = {
       {a.w_gate, a.w_up}, {row, row}, a.xq_gate, size_t{blockIdx.y} * Shape::kTokens, a.tokens};

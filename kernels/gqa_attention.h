@@ -6,6 +6,21 @@
 
 namespace lab {
 
+/// How rows on a device take positions: spans of so many are summed up on their own and merged in
+/// order, whatever block of threads has them. Where each has one of its own, what they come to lies
+/// in scratch in between: for each head and span a value of every thread, the largest score and the
+/// sum of the weights.
+struct AttentionSpans {
+  static constexpr size_t kPositions = 128, kThreads = 256, kValues = kThreads + 2;
+  static constexpr size_t Count(size_t positions) {
+    return (positions + kPositions - 1) / kPositions;
+  }
+  /// Where a span of a head lies, if there is room for `spans` of each head.
+  static constexpr size_t At(size_t head, size_t span, size_t spans) {
+    return (head * spans + span) * kValues;
+  }
+};
+
 /// Op gqa_attention: causal attention with grouped queries (Ainslie et al. 2023). Query head h
 /// reads KV head h / (heads / kv_heads). With n = first_position + t + 1 positions visible to token
 /// t:
@@ -27,10 +42,20 @@ struct GqaAttentionArgs : KvLayout {
   /// Where rows on a device find first_position, since a graph is replayed with the arguments it
   /// was captured with; or null.
   const size_t* first_position_at = nullptr;
+  size_t most_positions = 0;  ///< the cache has room for so many, so a replay sees no more; or 0
+  T* scratch = nullptr;       ///< ScratchValues() of a row on a device; overlaps nothing
 
   /// KV heads [0, kv_heads()) are read.
   size_t kv_heads() const { return (first_head + heads - 1) / group + 1; }
   size_t positions() const { return first_position + tokens; }
+  /// For rows on a device. One token has a block of threads for every span and KV head: those of
+  /// several tokens are enough for any device.
+  size_t Spans() const {
+    return AttentionSpans::Count(most_positions > positions() ? most_positions : positions());
+  }
+  size_t ScratchValues() const {
+    return tokens == 1 && Spans() > 1 ? AttentionSpans::At(heads, 0, Spans()) : 0;
+  }
   /// Values from the first to the last that may be read of k and of v.
   size_t KeyExtent() const {
     const size_t blocks = (positions() + key_block - 1) / key_block;

@@ -10,6 +10,8 @@ namespace {
 template <BlockType kType, Acts kActs, int kTokens>
 __global__ void MatvecKernel(MatvecArgs<float> a) {
   const size_t row = RowOfWarp();
+  if (row < a.w.rows) PrefetchRow<kType>(a.w, row);
+  WaitForPrevious();
   if (row >= a.w.rows) return;  // the whole warp
   const TokenTile tile = TileOfBlock<kTokens>(a.x, a.xq, a.tokens);
   float sums[kTokens];
@@ -29,6 +31,7 @@ constexpr size_t kWarpRows = kHalves * kHalfRows, kBlockRows = kPrefillWarps * k
 template <BlockType kType, Acts kActs, int kTiles>
 __global__ void __launch_bounds__(kPrefillThreads, 2) MatvecPrefillKernel(MatvecArgs<float> a) {
   using Shape = PrefillShape<kType, kActs, kTiles>;
+  WaitForPrevious();
   const size_t row = blockIdx.x * kBlockRows + threadIdx.x / kWarp * kWarpRows;
   const PrefillTile tile = {
       {a.w, a.w}, {row, row + kHalfRows}, a.xq, size_t{blockIdx.y} * Shape::kTokens, a.tokens};

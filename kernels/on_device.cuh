@@ -85,6 +85,17 @@ class Transfer {
     outputs_.push_back({p, device, n * sizeof(T)});
     p = device;
   }
+  /// The same, not initialised and not copied back.
+  template <class T>
+  void Scratch(T*& p, size_t n) {
+    if (n == 0) return;
+    if (uint8_t* const twin = p ? TwinOf(p, n * sizeof(T)) : nullptr) {
+      p = reinterpret_cast<T*>(twin);
+      return;
+    }
+    buffers_.emplace_back(n * sizeof(T));
+    p = reinterpret_cast<T*>(buffers_.back().data());
+  }
   /// Weights in their layout on the device.
   void Weights(WeightView& w) {
     w.rows8 = nullptr;
@@ -211,6 +222,7 @@ inline void Move(GqaAttentionArgs<float>& a, Transfer& t) {
   t.In(a.k16, a.KeyExtent());
   t.In(a.v16, a.ValueExtent());
   t.InOut(a.y, Strided(a.tokens, a.y_stride, a.heads * a.head_dim));
+  t.Scratch(a.scratch, a.ScratchValues());
   t.In(a.first_position_at, 1);
 }
 inline void Move(ResidualAddArgs<float>& a, Transfer& t) {

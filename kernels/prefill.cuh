@@ -307,19 +307,11 @@ bool WithPrefill(BlockType type, const QuantizedView& xq, size_t tokens, F&& f) 
   return launched;
 }
 
-/// Whether the device runs this kernel as compiled for sm_80 or above, be it by way of PTX.
-template <class... Params>
-bool HasMma(void (*kernel)(Params...)) {
-  cudaFuncAttributes attributes;
-  CheckCuda(cudaFuncGetAttributes(&attributes, kernel), "asking what a kernel was compiled for");
-  return attributes.ptxVersion >= 80;
-}
-
 /// A block of the grid for so many rows and the tokens of a shape. False where the device cannot.
 template <class Shape, class Args>
 bool LaunchPrefill(void (*kernel)(Args), size_t rows, size_t rows_of_block, size_t tokens,
                    const Args& a, cudaStream_t stream) {
-  if (!HasMma(kernel)) return false;
+  if (PtxVersion(kernel) < 80) return false;
   Launch(kernel, dim3(BlocksFor(rows, rows_of_block), BlocksFor(tokens, Shape::kTokens)),
          kPrefillThreads, Shape::kSharedBytes, stream, a);
   return true;

@@ -19,6 +19,7 @@ __device__ int HalfWarpSum(int value) {
 // those of infinity, and they above all finite ones.
 template <bool kTwoPlanes>
 __global__ void QuantizeKernel(QuantizeArgs<float> a) {
+  WaitForPrevious();
   constexpr float kLargest = kTwoPlanes ? 32512 : 127;
   const size_t block = (size_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   if (block >= a.tokens * a.n / a.block) return;  // the whole warp

@@ -9,6 +9,7 @@ constexpr unsigned kThreads = 256;
 
 // A block for each token.
 __global__ void RmsNormKernel(RmsNormArgs<float> a) {
+  WaitForPrevious();
   LAB_SHARED(float, partial, kThreads / kWarp);
   const float* const x = a.x + size_t{blockIdx.x} * a.n;
   float* const y = a.y + size_t{blockIdx.x} * a.n;

@@ -76,6 +76,7 @@ __device__ double SumAcrossBlock(double value) {
 }
 
 __global__ void TapSumsKernel(TapSumsArgs a) {
+  WaitForPrevious();
   const size_t piece = blockIdx.x, token = blockIdx.y, first = piece * TapSums::kPiece;
   const float* const values = a.values + token * a.stride + first;
   const size_t left = a.n - first;

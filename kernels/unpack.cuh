@@ -6,6 +6,7 @@ namespace lab::LAB_CUDA_NAMESPACE {
 /// y[r, c] = weight (rows ? rows[r] : r, c) for n rows: one thread for 32 columns.
 template <BlockType kType>
 __global__ void UnpackRowsKernel(WeightView w, const int32_t* rows, float* y, size_t n) {
+  WaitForPrevious();
   const size_t chunks = (w.cols + kChunk - 1) / kChunk;
   const size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= n * chunks) return;

@@ -15,6 +15,12 @@ __device__ T WarpSum(T value, int lanes = kWarp) {
     value += __shfl_xor_sync(kAllLanes, value, distance);
   return value;
 }
+/// The largest value, in every lane; a NaN is none unless all are.
+__device__ inline float WarpMax(float value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+  return value;
+}
 __device__ inline unsigned WarpMax(unsigned value) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
     const unsigned other = __shfl_xor_sync(kAllLanes, value, distance);

@@ -54,6 +54,7 @@ class Builder {
     Rope();
     AttentionShapes();
     AttentionScores();
+    AttentionSpans();
     FusedGateUp();
     return std::move(cases_);
   }
@@ -403,6 +404,13 @@ class Builder {
     for (size_t i = 0; i < uniform.k.size(); ++i) uniform.k[i] = key[i % 64];
     for (float& v : uniform.v) v = 20 + random_.Whole(15);
     uniform.exact = true;
+  }
+
+  // More positions than kernels take at a time, by one token and by several, and more heads of one
+  // KV head.
+  void AttentionSpans() {
+    AddAttention("decode_after_299.group_7", 1, 299, 7, 1, 16);
+    AddAttention("3_tokens_after_127.group_9", 3, 127, 9, 1, 32);
   }
 
   Random random_{20261123};

@@ -255,7 +255,10 @@ void Forward<T>::Attention(const Qwen2Layer& w, size_t tokens, TapSink<T>* sink)
   attention.head_dim = c.head_dim;
   attention.q_stride = stride;
   attention.y_stride = q_dim;
-  if (device_) attention.first_position_at = position_on_device_.data();
+  if (device_) {
+    attention.first_position_at = position_on_device_.data();
+    attention.scratch = attention_scratch_.data();
+  }
   Step(Op::gqa_attention, attention);
   show(Tap::attn_ctx, attn_ctx_.data(), q_dim, q_dim);
   const DotInput context =

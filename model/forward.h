@@ -185,6 +185,7 @@ class Forward {
   std::vector<int32_t> ids_;                // [batch], on a device
   std::vector<size_t> position_on_device_;  // [1], position_
   std::vector<TapSums> sums_;               // of taps, on a device
+  std::vector<T> attention_scratch_;        // of a row on a device
   std::vector<TapView<T>> pending_;         // taps not shown yet, in the order of the pass
   // The graph of a step of one token: what of which taps it was captured with, by layer and Tap,
   // and the taps themselves.

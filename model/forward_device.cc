@@ -57,11 +57,13 @@ void Forward<T>::PlaceOnDevice(size_t batch) {
   for (auto* v : {&gate_, &up_, &silu_}) v->resize(swiglu_.size());
   logits_.resize(std::min(batch, kLmHeadBatch) * config_.vocab);
   sums_.resize(MostSums(config_, batch));
+  attention_scratch_.resize(
+      AttentionSpans::At(config_.heads, 0, AttentionSpans::Count(kv_.positions())));
   buffer(ids_, batch);
   buffer(position_on_device_, 1);
   buffer(sums_, sums_.size());
   for (const auto* v : {&cos_, &sin_, &residual_, &norm_, &projected_, &qkv_, &qkv_before_bias_,
-                        &attn_ctx_, &swiglu_, &gate_, &up_, &silu_, &logits_})
+                        &attn_ctx_, &attention_scratch_, &swiglu_, &gate_, &up_, &silu_, &logits_})
     buffer(*v, v->size());
   for (const auto& [data, bytes] : kv_.buffers()) device_->KeepBuffer(data, bytes);
 

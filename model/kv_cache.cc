@@ -70,6 +70,7 @@ void KvCache<T>::Bind(size_t layer, GqaAttentionArgs<T>& args) const {
   const size_t at = layer * layer_values_;
   args.k = At(k_, at), args.v = At(v_, at);
   args.k16 = At(k_half_, at), args.v16 = At(v_half_, at);
+  args.most_positions = positions();
 }
 
 template <class T>

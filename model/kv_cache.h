@@ -37,6 +37,8 @@ class KvCache {
   /// The pieces of memory that are in use, and their bytes.
   std::vector<std::pair<const void*, size_t>> buffers() const;
 
+  /// The capacity, rounded up.
+  size_t positions() const { return layout_.kv_head_stride / head_dim_; }
   /// Lets `args` (of either op) read or write a layer.
   void Bind(size_t layer, GqaAttentionArgs<T>& args) const;
   void Bind(size_t layer, KvStoreArgs<T>& args);

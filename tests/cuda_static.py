@@ -6,7 +6,8 @@
 
 Claims, for every architecture in the objects: no kernel has a stack or spills to local memory; a
 product with quantised weights loads 16 bytes at a time; those of a prefill have mma instructions
-from sm_80 on; and the kernels named in HOT and PREFILL are there.
+from sm_80 on; every kernel waits for the one before from sm_90 on, where Launch lets it begin
+early; and the kernels named in HOT and PREFILL are there.
 The table is compared where the same nvcc made both. Exit codes: 0, 1 (a claim fails), 125 (no CUDA
 objects, or cuobjdump cannot be had; nothing was checked).
 """
@@ -85,7 +86,7 @@ def run(folder, *arguments):
 
 
 def kernels_of(objects, folder):
-    """{(architecture, kernel): {"registers", "shared", "stack", "loads16", "mma", "local"}}"""
+    """{(architecture, kernel): {"registers", "shared", "stack", "loads16", "mma", "local", "waits"}}"""
     types, kernels = block_type_names(), {}
     for path in objects:
         arch = kernel = None
@@ -97,7 +98,8 @@ def kernels_of(objects, folder):
             elif match := re.match(r"\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line):
                 registers, stack, shared, local = map(int, match.groups())
                 kernels[arch, kernel] = {"registers": registers, "shared": shared,
-                                         "stack": stack + local, "loads16": 0, "mma": 0, "local": 0}
+                                         "stack": stack + local, "loads16": 0, "mma": 0, "local": 0,
+                                         "waits": 0}
         for line in run(folder, "-sass", path).splitlines():
             if match := re.match(r"arch = (\S+)", line):
                 arch = match.group(1)
@@ -107,6 +109,8 @@ def kernels_of(objects, folder):
                 kernels[arch, kernel]["loads16"] += 1
             elif re.search(r"\bIMMA\.", line):
                 kernels[arch, kernel]["mma"] += 1
+            elif re.search(r"\bACQBULK\b", line):
+                kernels[arch, kernel]["waits"] += 1
             elif re.search(r"\b(LDL|STL)\b", line):
                 kernels[arch, kernel]["local"] += 1
     return kernels
@@ -118,6 +122,8 @@ def broken_claims(kernels):
         if k["stack"] or k["local"]:
             problems.append(f"{arch} {name}: a stack of {k['stack']} bytes, {k['local']} loads and "
                             "stores of local memory")
+        if int(arch[3:].rstrip("af")) >= 90 and not k["waits"]:
+            problems.append(f"{arch} {name}: no WaitForPrevious (ACQBULK)")
     for arch in sorted({arch for arch, _ in kernels}):
         for name in [f"{hot}<{t}, {acts}, {tile}>" for hot in HOT for t in QUANTISED
                      for acts in ACTS for tile in TILES]:

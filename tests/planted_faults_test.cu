@@ -183,6 +183,21 @@ void Prefill(const MatvecArgs<float>& args) {
       });
 }
 
+// What the kernel before writes is read before it is waited for.
+__global__ void TooEarly(SiluArgs<float> a) {
+  const size_t i = size_t{blockIdx.x} * kThreads + threadIdx.x;
+  const float x = i < a.n ? a.x[i] : 0;
+  WaitForPrevious();
+  if (i < a.n) a.y[i] = SiluOf(x);
+}
+
+void SiluTooEarly(const SiluArgs<float>& args) {
+  RunOnDevice(
+      args, +[](const SiluArgs<float>& a, cudaStream_t stream) {
+        Launch(TooEarly, BlocksFor(a.n, kThreads), kThreads, 0, stream, a);
+      });
+}
+
 // A kernel that is handed a pointer to host memory.
 void SiluOfHostMemory(const SiluArgs<float>& a) {
   Launch(SiluKernel<true, kThreads>, BlocksFor(a.n, kThreads), kThreads, 0, nullptr, a);
@@ -294,6 +309,9 @@ TEST(PlantedFaults, ANanInARedzone) {
 TEST(PlantedFaults, BlocksThatOverlap) {
   ExpectCaught(MakeRow<SiluArgs<float>, Silu<true, kThreads - 8>>(Op::silu),
                "another block of the launch wrote", true);
+}
+TEST(PlantedFaults, ReadingBeforeTheWait) {
+  ExpectCaught(MakeRow<SiluArgs<float>, SiluTooEarly>(Op::silu), "before it waited", true);
 }
 TEST(PlantedFaults, APointerToHostMemory) {
   ExpectCaught(MakeRow<SiluArgs<float>, SiluOfHostMemory>(Op::silu), "not the device's", true);

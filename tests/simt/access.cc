@@ -32,6 +32,8 @@ struct Device {
   uint8_t* base = nullptr;
   Allocation* allocation = nullptr;
 };
+// By thread: the epoch in which its block began, if it has touched device memory.
+unsigned touched_device[1024];
 Device last_device;  // forgotten at every launch, since buffers come and go between them
 
 struct Access {
@@ -160,6 +162,7 @@ void CheckKernelAccess(const void* where, size_t bytes, bool is_write) {
   const Access a = AccessBy(p, bytes, is_write);
   if (IsShared(p)) return CheckShared(a);
   if (const Device* d = FindDevice(p)) {
+    touched_device[a.thread] = first_epoch_of_block;
     const size_t size = d->allocation->bytes;
     if (p >= d->base && p + bytes <= d->base + size) return CheckGlobal(a, d->base, *d->allocation);
     Fault("{} {} bytes {} a device buffer of {} bytes", a.verb(), bytes,
@@ -186,6 +189,15 @@ void CheckCopyBegins(const void* to, const void* from, size_t bytes) {
   if (!IsShared(a.p)) Fault("an asynchronous copy to memory that is not shared");
   a.begins_copy = true;
   CheckShared(a);
+}
+
+void WaitForPrevious() {
+  if (touched_device[ThreadNumber()] == first_epoch_of_block)
+    Fault("touched device memory before it waited for the kernel before");
+}
+
+void PrefetchWeights(const void* p) {
+  if (!FindDevice(static_cast<const uint8_t*>(p))) Fault("prefetches what is not device memory");
 }
 
 void BeginLaunchOfAccesses() {

@@ -233,6 +233,17 @@ void __pipeline_memcpy_async(void* shared, const void* global, size_t bytes);
 void __pipeline_commit();
 void __pipeline_wait_prior(size_t batches);
 
+/// Kernels run one after the other here; but whoever touched device memory before calling this may
+/// have been too early on a GPU, and ends the launch.
+void WaitForPrevious();
+/// p is in device memory.
+void PrefetchWeights(const void* p);
+/// A kernel compiled for a CPU has every instruction.
+template <class... Params>
+int PtxVersion(void (*)(Params...)) {
+  return 90;
+}
+
 // ---- shared memory
 
 /// The same memory for every thread of the block that comes with this key, 0xff bytes at first.
@@ -264,15 +275,6 @@ using cudaGraph_t = struct CUgraph_st*;
 using cudaGraphExec_t = struct CUgraphExec_st*;
 
 const char* cudaGetErrorString(cudaError_t status);
-struct cudaFuncAttributes {
-  int ptxVersion;
-};
-/// A kernel compiled for a CPU has every instruction.
-template <class... Params>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)(Params...)) {
-  attributes->ptxVersion = 80;
-  return cudaSuccess;
-}
 inline cudaError_t cudaGetLastError() {
   return cudaSuccess;
 }

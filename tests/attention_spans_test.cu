@@ -1,0 +1,115 @@
+// gqa_attention on the SIMT layer where positions make several spans: the bits do not depend on who
+// sums them up, nor on where keys lie.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "kernels/cuda.cuh"
+#include "lab/judge.h"
+#include "lab/random.h"
+#include "lab/registry.h"
+#include "model/kv_cache.h"
+
+namespace lab::LAB_CUDA_NAMESPACE {
+namespace {
+
+struct Shape {
+  size_t tokens, first_position, heads, kv_heads, head_dim;
+};
+
+// Spans that are full, and of one position; heads of a KV head that fill a block, that do not, and
+// that need two; head sizes that fill the threads of a block, and that do not.
+constexpr Shape kShapes[] = {{1, 127, 6, 2, 128}, {1, 128, 6, 2, 128}, {1, 700, 8, 1, 64},
+                             {3, 254, 9, 1, 80},  {1, 300, 3, 3, 256}, {2, 255, 17, 1, 21},
+                             {40, 110, 7, 1, 64}};
+
+Case MakeCase(const Shape& s) {
+  Random random(s.heads + s.first_position);
+  const auto uniform = [&](size_t n, float limit) {
+    std::vector<float> values(n);
+    for (float& v : values) v = limit * random.Signed();
+    return values;
+  };
+  const size_t kv = (s.first_position + s.tokens) * s.kv_heads * s.head_dim;
+  Case c;
+  c.op = Op::gqa_attention;
+  c.tokens = s.tokens;
+  c.x = uniform(s.tokens * s.heads * s.head_dim, 2);
+  c.k = uniform(kv, 2), c.v = uniform(kv, 1);
+  c.first_position = s.first_position;
+  c.heads = s.heads, c.kv_heads = s.kv_heads, c.head_dim = s.head_dim;
+  return c;
+}
+
+std::string NameOf(const Shape& s) {
+  return fmt::format("{} tokens after {}, {} heads of {}, {} KV heads", s.tokens, s.first_position,
+                     s.heads, s.head_dim, s.kv_heads);
+}
+
+const Row* RowOnHost() {
+  return FindRow(Op::gqa_attention, Contract::f32, Backend::cuda_host);
+}
+
+TEST(AttentionSpans, ArePutTogetherRight) {
+  for (const Shape& shape : kShapes)
+    for (const bool half_kv : {false, true}) {
+      const Case c = MakeCase(shape);
+      const Verdict v =
+          JudgeRow(c, {RowOnHost()}, ExpectedOf(c, Contract::f32, half_kv), half_kv, 1, 3, 32);
+      EXPECT_EQ(v.status, Status::pass) << NameOf(shape) << ": " << v.why << " at " << v.output;
+    }
+}
+
+std::vector<float> Outputs(const Case& c, bool half_kv) {
+  Binding<float> binding(c, Contract::f32, half_kv);
+  binding.Run({RowOnHost()}, 1);
+  const auto& y = binding.outputs()[0];
+  return {y.data(), y.data() + c.tokens * y.n()};
+}
+
+// The last token of several goes through one block, alone it has a block for each span.
+TEST(AttentionSpans, OneTokenAloneHasTheBitsOfTheLastOfSeveral) {
+  for (const Shape& shape : kShapes)
+    for (const bool half_kv : {false, true}) {
+      const size_t row = shape.heads * shape.head_dim;
+      Case several = MakeCase(
+          {shape.tokens + 1, shape.first_position, shape.heads, shape.kv_heads, shape.head_dim});
+      Case alone = several;
+      alone.tokens = 1;
+      alone.first_position = shape.first_position + shape.tokens;
+      alone.x.erase(alone.x.begin(), alone.x.end() - static_cast<ptrdiff_t>(row));
+      const std::vector<float> all = Outputs(several, half_kv);
+      EXPECT_EQ(Outputs(alone, half_kv),
+                std::vector<float>(all.end() - static_cast<ptrdiff_t>(row), all.end()))
+          << NameOf(shape);
+    }
+}
+
+// Replays see fewer positions than there is room for: blocks of later spans have nothing to do.
+TEST(AttentionSpans, RoomForMorePositionsChangesNoBit) {
+  const Case c = MakeCase({1, 200, 6, 2, 64});
+  const std::vector<float> want = Outputs(c, false);
+  for (const size_t most : {size_t{256}, size_t{257}, size_t{5000}}) {
+    KvCache<float> cache(KvType::f32, 1, c.kv_heads, c.head_dim, most);
+    cache.Allocate(false);
+    KvStoreArgs<float> store = {{}, c.k.data(), c.v.data(), 201, c.kv_heads * c.head_dim, 0};
+    cache.Bind(0, store);
+    StoreInCache(store);
+    std::vector<float> y(c.x.size());
+    GqaAttentionArgs<float> args = {};
+    cache.Bind(0, args);
+    args.q = c.x.data();
+    args.y = y.data();
+    args.tokens = 1;
+    args.first_position = 200;
+    args.heads = c.heads;
+    args.group = c.heads / c.kv_heads;
+    args.head_dim = c.head_dim;
+    args.q_stride = args.y_stride = c.x.size();
+    EXPECT_EQ(args.Spans(), (most + 127) / 128);
+    RowOnHost()->run(&args);
+    EXPECT_EQ(y, want) << most;
+  }
+}
+
+}  // namespace
+}  // namespace lab::LAB_CUDA_NAMESPACE

@@ -213,7 +213,7 @@ TEST(CheckVerb, RequiredBackendsShardsAndFormats) {
   EXPECT_EQ(RunCheck({"--cases", cases, "--op", "silu", "--require", "cuda"}).first,
             Cuda().problem.empty() ? kPass : kCannotRun);
   EXPECT_EQ(RunCheck({"--cases", cases, "--op", "silu", "--require", "hwy"}).first, kPass);
-  for (const char* shard : {"0/2", "3/2", "1", "1/2x", "-1/2"})
+  for (const char* shard : {"0/2", "3/2", "1", "1/", "/", "1/2x", "-1/2", "-1/-1", " 1/2", "1/ 2"})
     EXPECT_EQ(RunCheck({"--cases", cases, "--shard", shard}).first, kUsage) << shard;
   EXPECT_EQ(RunCheck({"--cases", cases, "--use", "silu=SiluRef"}).first, kUsage);
   EXPECT_EQ(RunCheck({"--cases", cases, "--op", "silu", "--use", "silu=mutant:gelu"}).first,

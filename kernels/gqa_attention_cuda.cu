@@ -77,14 +77,21 @@ __device__ size_t PositionsSeen(const Args& a, size_t token) {
   return (a.first_position_at ? *a.first_position_at : a.first_position) + token + 1;
 }
 
-// A slice of heads may begin or end within those of a KV head.
+__device__ size_t Least(size_t a, size_t b) {
+  return a < b ? a : b;
+}
+__device__ size_t Most(size_t a, size_t b) {
+  return a > b ? a : b;
+}
+
+// A slice of heads may begin or end within those of a block, or leave it none.
 __device__ Queries QueriesOfBlock(const Args& a) {
   const size_t kv_head = a.first_head / a.group + blockIdx.x / BlocksOfKvHead(a);
-  const size_t of_kv_head = blockIdx.x % BlocksOfKvHead(a) * kQueries;
-  size_t first = kv_head * a.group + of_kv_head, end = (kv_head + 1) * a.group;
-  end = end < a.first_head + a.heads ? end : a.first_head + a.heads;
-  first = first > a.first_head ? first : a.first_head;
-  return {blockIdx.y, kv_head, first - a.first_head, end - a.first_head,
+  const size_t begin = kv_head * a.group + blockIdx.x % BlocksOfKvHead(a) * kQueries;
+  const size_t end =
+      Least(Least(begin + kQueries, (kv_head + 1) * a.group), a.first_head + a.heads);
+  const size_t first = Most(begin, a.first_head);
+  return {blockIdx.y, kv_head, first - a.first_head, Most(first, end) - a.first_head,
           PositionsSeen(a, blockIdx.y)};
 }
 

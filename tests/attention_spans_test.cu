@@ -84,30 +84,60 @@ TEST(AttentionSpans, OneTokenAloneHasTheBitsOfTheLastOfSeveral) {
     }
 }
 
+// Arguments for one or more tokens of a case on a cache with room for `most` positions; y is NaN.
+struct OnCache {
+  OnCache(const Case& c, size_t most)
+      : cache(KvType::f32, 1, c.kv_heads, c.head_dim, most), y(c.x.size(), NAN) {
+    cache.Allocate(false);
+    KvStoreArgs<float> store = {
+        {}, c.k.data(), c.v.data(), c.first_position + c.tokens, c.kv_heads * c.head_dim, 0};
+    cache.Bind(0, store);
+    StoreInCache(store);
+    cache.Bind(0, args);
+    args.q = c.x.data();
+    args.y = y.data();
+    args.tokens = c.tokens;
+    args.first_position = c.first_position;
+    args.heads = c.heads;
+    args.group = c.heads / c.kv_heads;
+    args.head_dim = c.head_dim;
+    args.q_stride = args.y_stride = c.n();
+  }
+
+  KvCache<float> cache;
+  std::vector<float> y;
+  GqaAttentionArgs<float> args = {};
+};
+
 // Replays see fewer positions than there is room for: blocks of later spans have nothing to do.
 TEST(AttentionSpans, RoomForMorePositionsChangesNoBit) {
   const Case c = MakeCase({1, 200, 6, 2, 64});
   const std::vector<float> want = Outputs(c, false);
   for (const size_t most : {size_t{256}, size_t{257}, size_t{5000}}) {
-    KvCache<float> cache(KvType::f32, 1, c.kv_heads, c.head_dim, most);
-    cache.Allocate(false);
-    KvStoreArgs<float> store = {{}, c.k.data(), c.v.data(), 201, c.kv_heads * c.head_dim, 0};
-    cache.Bind(0, store);
-    StoreInCache(store);
-    std::vector<float> y(c.x.size());
-    GqaAttentionArgs<float> args = {};
-    cache.Bind(0, args);
-    args.q = c.x.data();
-    args.y = y.data();
-    args.tokens = 1;
-    args.first_position = 200;
-    args.heads = c.heads;
-    args.group = c.heads / c.kv_heads;
-    args.head_dim = c.head_dim;
-    args.q_stride = args.y_stride = c.x.size();
-    EXPECT_EQ(args.Spans(), (most + 127) / 128);
-    RowOnHost()->run(&args);
-    EXPECT_EQ(y, want) << most;
+    OnCache bound(c, most);
+    EXPECT_EQ(bound.args.Spans(), (most + 127) / 128);
+    RowOnHost()->run(&bound.args);
+    EXPECT_EQ(bound.y, want) << most;
+  }
+}
+
+// Heads of one KV head that are in two blocks of threads, and heads of two KV heads.
+TEST(AttentionSpans, ASliceOfHeadsIsThatOfAll) {
+  for (const Shape& shape : {Shape{1, 140, 17, 1, 32}, {2, 20, 17, 1, 32}, {1, 9, 18, 2, 32}}) {
+    const Case c = MakeCase(shape);
+    const std::vector<float> all = Outputs(c, false);
+    for (const auto& [begin, end] : {std::pair<size_t, size_t>(3, 14), {9, 12}, {0, 1}, {12, 17}}) {
+      OnCache bound(c, shape.first_position + shape.tokens);
+      const GqaAttentionArgs<float> slice = bound.args.Slice(begin, end);
+      RowOnHost()->run(&slice);
+      for (size_t i = 0; i < all.size(); ++i) {
+        const size_t head = i % c.n() / c.head_dim;
+        if (head >= begin && head < end)
+          EXPECT_EQ(bound.y[i], all[i]) << begin << " to " << end << ", head " << head;
+        else
+          EXPECT_TRUE(std::isnan(bound.y[i])) << begin << " to " << end << ", head " << head;
+      }
+    }
   }
 }
 

@@ -102,6 +102,15 @@ void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cud
 }
 #endif
 
+template <class T>
+__device__ T AtMost(T x, T limit) {
+  return x < limit ? x : limit;
+}
+template <class T>
+__device__ T AtLeast(T x, T limit) {
+  return x > limit ? x : limit;
+}
+
 /// Blocks of `size` that hold n threads.
 inline unsigned BlocksFor(size_t n, size_t size) {
   return static_cast<unsigned>((n + size - 1) / size);

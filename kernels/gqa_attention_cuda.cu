@@ -77,25 +77,17 @@ __device__ size_t PositionsSeen(const Args& a, size_t token) {
   return (a.first_position_at ? *a.first_position_at : a.first_position) + token + 1;
 }
 
-__device__ size_t Least(size_t a, size_t b) {
-  return a < b ? a : b;
-}
-__device__ size_t Most(size_t a, size_t b) {
-  return a > b ? a : b;
-}
-
 // A slice of heads may begin or end within those of a block, or leave it none.
 __device__ Queries QueriesOfBlock(const Args& a) {
   const size_t kv_head = a.first_head / a.group + blockIdx.x / BlocksOfKvHead(a);
   const size_t begin = kv_head * a.group + blockIdx.x % BlocksOfKvHead(a) * kQueries;
   const size_t end =
-      Least(Least(begin + kQueries, (kv_head + 1) * a.group), a.first_head + a.heads);
-  const size_t first = Most(begin, a.first_head);
-  return {blockIdx.y, kv_head, first - a.first_head, Most(first, end) - a.first_head,
+      AtMost(AtMost(begin + kQueries, (kv_head + 1) * a.group), a.first_head + a.heads);
+  const size_t first = AtLeast(begin, a.first_head);
+  return {blockIdx.y, kv_head, first - a.first_head, AtLeast(end, first) - a.first_head,
           PositionsSeen(a, blockIdx.y)};
 }
 
-template <int kColumns>
 struct Shared {
   float4* query;  // [kQueries, kHeadDim / 4], 0 where there is none
   float* scores;  // [kWarps, kQueries, kTile], parts of a sum; in the end [kQueries, kThreads] of y
@@ -106,7 +98,7 @@ struct Shared {
 };
 
 template <int kColumns>
-__device__ void StoreQueries(const Args& a, const Queries& block, const Shared<kColumns>& shared) {
+__device__ void StoreQueries(const Args& a, const Queries& block, const Shared& shared) {
   constexpr unsigned kHeadDim = Shape<kColumns>::kHeadDim;
   auto* const query = reinterpret_cast<float*>(shared.query);
   for (unsigned i = threadIdx.x; i < kQueries * kHeadDim; i += kThreads) {
@@ -118,8 +110,7 @@ __device__ void StoreQueries(const Args& a, const Queries& block, const Shared<k
 
 // This warp's part of the scores of this lane's position, for every query.
 template <int kColumns>
-__device__ void StoreScores(const float (&keys)[Shape<kColumns>::kChannels],
-                            const Shared<kColumns>& shared) {
+__device__ void StoreScores(const float (&keys)[Shape<kColumns>::kChannels], const Shared& shared) {
   using S = Shape<kColumns>;
   const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   LAB_UNROLL
@@ -140,9 +131,7 @@ __device__ void StoreScores(const float (&keys)[Shape<kColumns>::kChannels],
 
 // Query `warp`: the scores of a tile are added up and become weights. A running softmax in every
 // lane of the warp.
-template <int kColumns>
-__device__ void StoreWeights(bool inside, float root, const Shared<kColumns>& shared,
-                             Softmax& softmax) {
+__device__ void StoreWeights(bool inside, float root, const Shared& shared, Softmax& softmax) {
   const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   float score = 0;
   LAB_UNROLL
@@ -158,7 +147,7 @@ __device__ void StoreWeights(bool inside, float root, const Shared<kColumns>& sh
 
 template <int kColumns>
 __device__ void AddValues(const float (&values)[Shape<kColumns>::kPartPositions],
-                          const Shared<kColumns>& shared, float (&y)[kQueries]) {
+                          const Shared& shared, float (&y)[kQueries]) {
   using S = Shape<kColumns>;
   const unsigned part = threadIdx.x / S::kHeadDim;
   LAB_UNROLL
@@ -181,7 +170,7 @@ __device__ void AddValues(const float (&values)[Shape<kColumns>::kPartPositions]
 // positions seen is not read, as it may be NaN.
 template <int kColumns, class Kv>
 __device__ Softmax SumSpan(const Args& a, const Kv* k, const Kv* v, const Queries& block,
-                           size_t span, const Shared<kColumns>& shared, float (&y)[kQueries]) {
+                           size_t span, const Shared& shared, float (&y)[kQueries]) {
   using S = Shape<kColumns>;
   const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const unsigned first_channel = warp * S::kChannels, channel = threadIdx.x % S::kHeadDim;
@@ -205,7 +194,7 @@ __device__ Softmax SumSpan(const Args& a, const Kv* k, const Kv* v, const Querie
           tile + first_of_part + i < block.seen && channel < a.head_dim ? Value(*value) : 0.0f;
     StoreScores<kColumns>(keys, shared);
     __syncthreads();
-    StoreWeights<kColumns>(inside, root, shared, softmax);
+    StoreWeights(inside, root, shared, softmax);
     __syncthreads();
     AddValues<kColumns>(values, shared, y);
   }
@@ -226,12 +215,12 @@ __device__ void WriteHead(const Args& a, size_t token, size_t head, float sum, c
 // The block's own span, into scratch.
 template <int kColumns, class Kv>
 __device__ void StoreSpan(const Args& a, const Kv* k, const Kv* v, const Queries& block,
-                          const Shared<kColumns>& shared) {
+                          const Shared& shared) {
   const auto scratch_of = [&](unsigned q) {
     return a.scratch + AttentionSpans::At(block.first + q, blockIdx.z, gridDim.z);
   };
   float y[kQueries];
-  const Softmax softmax = SumSpan(a, k, v, block, blockIdx.z, shared, y);
+  const Softmax softmax = SumSpan<kColumns>(a, k, v, block, blockIdx.z, shared, y);
   LAB_UNROLL
   for (unsigned q = 0; q < kQueries; ++q)
     if (block.Has(q)) scratch_of(q)[threadIdx.x] = y[q];
@@ -243,13 +232,13 @@ __device__ void StoreSpan(const Args& a, const Kv* k, const Kv* v, const Queries
 
 template <int kColumns, class Kv>
 __device__ void AttendToAllSpans(const Args& a, const Kv* k, const Kv* v, const Queries& block,
-                                 const Shared<kColumns>& shared) {
+                                 const Shared& shared) {
   const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   Softmax all;
   float y_all[kQueries] = {};
   for (size_t span = 0; span < AttentionSpans::Count(block.seen); ++span) {
     float y[kQueries];
-    const float2 factors = all.Merge(SumSpan(a, k, v, block, span, shared, y));
+    const float2 factors = all.Merge(SumSpan<kColumns>(a, k, v, block, span, shared, y));
     if (lane == 0) shared.factors[warp] = factors;
     __syncthreads();
     LAB_UNROLL
@@ -268,24 +257,24 @@ __device__ void AttendToAllSpans(const Args& a, const Kv* k, const Kv* v, const 
 
 template <int kColumns, class Kv>
 __global__ void __launch_bounds__(kThreads, kColumns == 8 ? 1 : 2)
-    GqaAttentionKernel(Args a, const Kv* k, const Kv* v, bool one_span) {
+    GqaAttentionKernel(Args a, const Kv* k, const Kv* v) {
   LAB_SHARED(float4, query, kQueries * Shape<kColumns>::kQueryVectors);
   LAB_SHARED(float, scores, kWarps* kQueries* kTile);
   LAB_SHARED(float4, weights, kQueries * kTile / 4);
   LAB_SHARED(float, keep, kQueries);
   LAB_SHARED(float2, factors, kQueries);
   LAB_SHARED(float, sum, kQueries);
-  const Shared<kColumns> shared = {query, scores,  reinterpret_cast<float*>(weights),
-                                   keep,  factors, sum};
+  const Shared shared = {query, scores, reinterpret_cast<float*>(weights), keep, factors, sum};
   WaitForPrevious();
   const Queries block = QueriesOfBlock(a);
+  const bool one_span = gridDim.z > 1;
   if (one_span && blockIdx.z >= AttentionSpans::Count(block.seen)) return;
-  StoreQueries(a, block, shared);
+  StoreQueries<kColumns>(a, block, shared);
   __syncthreads();
   if (one_span)
-    StoreSpan(a, k, v, block, shared);
+    StoreSpan<kColumns>(a, k, v, block, shared);
   else
-    AttendToAllSpans(a, k, v, block, shared);
+    AttendToAllSpans<kColumns>(a, k, v, block, shared);
 }
 
 // A block for each head of the token.
@@ -308,10 +297,10 @@ template <int kColumns, class Kv>
 void LaunchOn(const Args& a, const Kv* k, const Kv* v, cudaStream_t stream) {
   const size_t kv_heads = a.kv_heads() - a.first_head / a.group;
   dim3 grid(static_cast<unsigned>(kv_heads * BlocksOfKvHead(a)), static_cast<unsigned>(a.tokens));
-  const bool one_span = a.ScratchValues() > 0;
-  if (one_span) grid.z = static_cast<unsigned>(a.Spans());
-  Launch(GqaAttentionKernel<kColumns, Kv>, grid, kThreads, 0, stream, a, k, v, one_span);
-  if (one_span)
+  const bool apart = a.ScratchValues() > 0;  // then there are two spans or more
+  if (apart) grid.z = static_cast<unsigned>(a.Spans());
+  Launch(GqaAttentionKernel<kColumns, Kv>, grid, kThreads, 0, stream, a, k, v);
+  if (apart)
     Launch(MergeSpansKernel<kColumns>, static_cast<unsigned>(a.heads), kThreads, 0, stream, a,
            a.Spans());
 }

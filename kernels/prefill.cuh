@@ -55,11 +55,6 @@ struct PrefillTile {
   }
 };
 
-template <class T>
-__device__ T AtMost(T i, T last) {
-  return i < last ? i : last;
-}
-
 /// Begins to copy the weights of the calling warp, 16 bytes at a time, two lanes to a row: one
 /// takes the even pieces, one the odd ones. Rows behind the last one are that one.
 template <class Shape>

@@ -54,7 +54,7 @@ class Builder {
     Rope();
     AttentionShapes();
     AttentionScores();
-    AttentionSpans();
+    AttentionOfManyPositions();
     FusedGateUp();
     return std::move(cases_);
   }
@@ -408,7 +408,7 @@ class Builder {
 
   // More positions than kernels take at a time, by one token and by several, and more heads of one
   // KV head.
-  void AttentionSpans() {
+  void AttentionOfManyPositions() {
     AddAttention("decode_after_299.group_7", 1, 299, 7, 1, 16);
     AddAttention("3_tokens_after_127.group_9", 3, 127, 9, 1, 32);
   }

@@ -4,6 +4,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <charconv>
 #include <numeric>
 
 #include "lab/error.h"
@@ -77,6 +78,14 @@ GlobList::GlobList(std::string_view text) {
 bool GlobList::Match(std::string_view name) const {
   return globs_.empty() || std::any_of(globs_.begin(), globs_.end(),
                                        [&](const std::string& g) { return GlobMatch(g, name); });
+}
+
+std::optional<size_t> ParseDigits(std::string_view text) {
+  size_t number = 0;
+  if (text.size() > 9) return std::nullopt;
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || stop != text.data() + text.size()) return std::nullopt;
+  return number;
 }
 
 std::string Printable(std::string_view text, size_t limit) {

@@ -1,5 +1,7 @@
 #pragma once
-// Names that users type: look-up, spelling hints, globs, and text that is safe to print.
+// Names and numbers that users type: look-up, spelling hints, globs, and text that is safe to
+// print.
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -28,6 +30,9 @@ class GlobList {
  private:
   std::vector<std::string> globs_;
 };
+
+/// A number of digits alone, at most nine of them; absent otherwise.
+std::optional<size_t> ParseDigits(std::string_view text);
 
 /// `text` as it may stand in a one-line message: control bytes and broken UTF-8 escaped as \xNN,
 /// cut after `limit` bytes with "...".

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "lab/names.h"
+
 namespace lab {
 
 std::optional<StoredType> ArithmeticOf(const std::optional<std::string>& backend) {
@@ -66,12 +68,7 @@ std::optional<std::string_view> After(std::string_view text, std::string_view pr
 }
 
 std::optional<size_t> ParseCount(std::string_view text) {
-  text = Trim(text);
-  if (text.empty() || text.size() > 9) return std::nullopt;
-  size_t count = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || stop != text.data() + text.size()) return std::nullopt;
-  return count;
+  return ParseDigits(Trim(text));
 }
 
 std::optional<std::vector<int32_t>> ParseIds(std::string_view text) {

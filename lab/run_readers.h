@@ -36,7 +36,7 @@ std::vector<std::string_view> SplitAtCommas(std::string_view text);
 std::optional<Figure> ParseFigure(std::string_view text);
 /// The rest of `text` after `prefix` and blanks, if it begins with it.
 std::optional<std::string_view> After(std::string_view text, std::string_view prefix);
-/// Digits only, at most nine of them.
+/// ParseDigits of the trimmed text.
 std::optional<size_t> ParseCount(std::string_view text);
 /// Token ids between commas; absent if one is no such number.
 std::optional<std::vector<int32_t>> ParseIds(std::string_view text);

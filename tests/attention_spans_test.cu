@@ -1,13 +1,15 @@
 // gqa_attention on the SIMT layer where positions make several spans: the bits do not depend on who
-// sums them up, nor on where keys lie.
+// sums them up.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
 
 #include "kernels/cuda.cuh"
 #include "lab/judge.h"
 #include "lab/random.h"
 #include "lab/registry.h"
-#include "model/kv_cache.h"
 
 namespace lab::LAB_CUDA_NAMESPACE {
 namespace {
@@ -59,11 +61,24 @@ TEST(AttentionSpans, ArePutTogetherRight) {
     }
 }
 
-std::vector<float> Outputs(const Case& c, bool half_kv) {
+using Args = GqaAttentionArgs<float>;
+
+// What the row makes of change(arguments of the case). NaN where it writes nothing.
+std::vector<float> OutputsWith(const Case& c, bool half_kv,
+                               const std::function<Args(const Args&)>& change) {
   Binding<float> binding(c, Contract::f32, half_kv);
-  binding.Run({RowOnHost()}, 1);
+  binding.With([&](const auto& args) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(args)>, Args>) {
+      const Args changed = change(args);
+      RowOnHost()->run(&changed);
+    }
+    return true;
+  });
   const auto& y = binding.outputs()[0];
   return {y.data(), y.data() + c.tokens * y.n()};
+}
+std::vector<float> Outputs(const Case& c, bool half_kv) {
+  return OutputsWith(c, half_kv, std::identity());
 }
 
 // The last token of several goes through one block, alone it has a block for each span.
@@ -84,40 +99,17 @@ TEST(AttentionSpans, OneTokenAloneHasTheBitsOfTheLastOfSeveral) {
     }
 }
 
-// Arguments for one or more tokens of a case on a cache with room for `most` positions; y is NaN.
-struct OnCache {
-  OnCache(const Case& c, size_t most)
-      : cache(KvType::f32, 1, c.kv_heads, c.head_dim, most), y(c.x.size(), NAN) {
-    cache.Allocate(false);
-    KvStoreArgs<float> store = {
-        {}, c.k.data(), c.v.data(), c.first_position + c.tokens, c.kv_heads * c.head_dim, 0};
-    cache.Bind(0, store);
-    StoreInCache(store);
-    cache.Bind(0, args);
-    args.q = c.x.data();
-    args.y = y.data();
-    args.tokens = c.tokens;
-    args.first_position = c.first_position;
-    args.heads = c.heads;
-    args.group = c.heads / c.kv_heads;
-    args.head_dim = c.head_dim;
-    args.q_stride = args.y_stride = c.n();
-  }
-
-  KvCache<float> cache;
-  std::vector<float> y;
-  GqaAttentionArgs<float> args = {};
-};
-
 // Replays see fewer positions than there is room for: blocks of later spans have nothing to do.
 TEST(AttentionSpans, RoomForMorePositionsChangesNoBit) {
   const Case c = MakeCase({1, 200, 6, 2, 64});
   const std::vector<float> want = Outputs(c, false);
   for (const size_t most : {size_t{256}, size_t{257}, size_t{5000}}) {
-    OnCache bound(c, most);
-    EXPECT_EQ(bound.args.Spans(), (most + 127) / 128);
-    RowOnHost()->run(&bound.args);
-    EXPECT_EQ(bound.y, want) << most;
+    const auto with_room = [&](Args args) {
+      args.most_positions = most;
+      EXPECT_EQ(args.Spans(), (most + 127) / 128);
+      return args;
+    };
+    EXPECT_EQ(OutputsWith(c, false, with_room), want) << most;
   }
 }
 
@@ -127,15 +119,14 @@ TEST(AttentionSpans, ASliceOfHeadsIsThatOfAll) {
     const Case c = MakeCase(shape);
     const std::vector<float> all = Outputs(c, false);
     for (const auto& [begin, end] : {std::pair<size_t, size_t>(3, 14), {9, 12}, {0, 1}, {12, 17}}) {
-      OnCache bound(c, shape.first_position + shape.tokens);
-      const GqaAttentionArgs<float> slice = bound.args.Slice(begin, end);
-      RowOnHost()->run(&slice);
+      const std::vector<float> slice = OutputsWith(
+          c, false, [b = begin, e = end](const Args& args) { return args.Slice(b, e); });
       for (size_t i = 0; i < all.size(); ++i) {
         const size_t head = i % c.n() / c.head_dim;
         if (head >= begin && head < end)
-          EXPECT_EQ(bound.y[i], all[i]) << begin << " to " << end << ", head " << head;
+          EXPECT_EQ(slice[i], all[i]) << begin << " to " << end << ", head " << head;
         else
-          EXPECT_TRUE(std::isnan(bound.y[i])) << begin << " to " << end << ", head " << head;
+          EXPECT_TRUE(std::isnan(slice[i])) << begin << " to " << end << ", head " << head;
       }
     }
   }

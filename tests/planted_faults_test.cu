@@ -198,6 +198,21 @@ void SiluTooEarly(const SiluArgs<float>& args) {
       });
 }
 
+// A prefetch is no access, so that nothing else can tell.
+__global__ void PrefetchBehind(SiluArgs<float> a) {
+  const size_t i = size_t{blockIdx.x} * kThreads + threadIdx.x;
+  PrefetchWeights(a.x + a.n);
+  WaitForPrevious();
+  if (i < a.n) a.y[i] = SiluOf(a.x[i]);
+}
+
+void SiluWithPrefetchBehind(const SiluArgs<float>& args) {
+  RunOnDevice(
+      args, +[](const SiluArgs<float>& a, cudaStream_t stream) {
+        Launch(PrefetchBehind, BlocksFor(a.n, kThreads), kThreads, 0, stream, a);
+      });
+}
+
 // A kernel that is handed a pointer to host memory.
 void SiluOfHostMemory(const SiluArgs<float>& a) {
   Launch(SiluKernel<true, kThreads>, BlocksFor(a.n, kThreads), kThreads, 0, nullptr, a);
@@ -312,6 +327,10 @@ TEST(PlantedFaults, BlocksThatOverlap) {
 }
 TEST(PlantedFaults, ReadingBeforeTheWait) {
   ExpectCaught(MakeRow<SiluArgs<float>, SiluTooEarly>(Op::silu), "before it waited", true);
+}
+TEST(PlantedFaults, APrefetchBehindTheBuffer) {
+  const std::string why = WhyItFails(MakeRow<SiluArgs<float>, SiluWithPrefetchBehind>(Op::silu), 1);
+  EXPECT_NE(why.find("prefetches what is in no device buffer"), std::string::npos) << why;
 }
 TEST(PlantedFaults, APointerToHostMemory) {
   ExpectCaught(MakeRow<SiluArgs<float>, SiluOfHostMemory>(Op::silu), "not the device's", true);

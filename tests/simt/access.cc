@@ -196,8 +196,11 @@ void WaitForPrevious() {
     Fault("touched device memory before it waited for the kernel before");
 }
 
-void PrefetchWeights(const void* p) {
-  if (!FindDevice(static_cast<const uint8_t*>(p))) Fault("prefetches what is not device memory");
+void PrefetchWeights(const void* where) {
+  const auto* p = static_cast<const uint8_t*>(where);
+  const Device* const d = FindDevice(p);
+  if (!d || p < d->base || p >= d->base + d->allocation->bytes)
+    Fault("prefetches what is in no device buffer");
 }
 
 void BeginLaunchOfAccesses() {

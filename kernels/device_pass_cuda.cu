@@ -43,7 +43,10 @@ std::string MebibytesText(size_t bytes) {
 
 class Pass : public DevicePass {
  public:
-  ~Pass() override { DropGraph(); }
+  ~Pass() override {
+    ForgetWaiting();
+    DropGraph();
+  }
 
   void KeepConstant(const void* host, size_t bytes) override {
     wanted_.push_back({static_cast<const uint8_t*>(host), bytes, true, {}});
@@ -77,12 +80,14 @@ class Pass : public DevicePass {
     Wait();
   }
   void Wait() override {
+    LaunchWaiting();
     CheckCuda(cudaStreamSynchronize(DeviceStream()), "running the steps of a pass");
   }
   void StoreKv(const KvStoreArgs<float>& a) override { RunOnDevice(a, LaunchKvStore); }
   void SumRows(const TapSumsArgs& a) override { RunOnDevice(a, LaunchTapSums); }
 
   void Capture(const std::function<void()>& steps) override {
+    LaunchWaiting();
     DropGraph();
     saved_.clear();
     // Relaxed, since Save allocates.
@@ -92,8 +97,10 @@ class Pass : public DevicePass {
     try {
       capturing_ = true;
       steps();
+      LaunchWaiting();
       capturing_ = false;
     } catch (...) {
+      ForgetWaiting();
       capturing_ = false;
       cudaStreamEndCapture(DeviceStream(), &graph);
       if (graph) cudaGraphDestroy(graph);
@@ -113,7 +120,10 @@ class Pass : public DevicePass {
     Copy(host, saved_[i].memory.data(), saved_[i].bytes, cudaMemcpyDeviceToHost);
     Wait();
   }
-  void Replay() override { CheckCuda(cudaGraphLaunch(graph_, DeviceStream()), "graph launch"); }
+  void Replay() override {
+    LaunchWaiting();
+    CheckCuda(cudaGraphLaunch(graph_, DeviceStream()), "graph launch");
+  }
 
  private:
   struct Wanted {
@@ -149,6 +159,7 @@ class Pass : public DevicePass {
   }
   // Pageable host memory is read before cudaMemcpyAsync returns.
   static void Copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+    LaunchWaiting();
     CheckCuda(cudaMemcpyAsync(to, from, bytes, kind, DeviceStream()),
               "copying " + std::to_string(bytes) + " bytes of a pass");
   }

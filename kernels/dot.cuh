@@ -118,8 +118,12 @@ constexpr unsigned kDotThreads = 128;  // a warp for each row
 inline dim3 DotGrid(size_t rows, size_t tokens) {
   return {BlocksFor(rows, kDotThreads / kWarp), BlocksFor(tokens, kTileTokens)};
 }
+/// By block of the grid.
+__device__ inline size_t RowOfWarp(unsigned block) {
+  return (size_t{block} * kDotThreads + threadIdx.x) / kWarp;
+}
 __device__ inline size_t RowOfWarp() {
-  return (size_t{blockIdx.x} * kDotThreads + threadIdx.x) / kWarp;
+  return RowOfWarp(blockIdx.x);
 }
 /// The tokens of this block of the grid.
 template <int kTokens>

@@ -6,6 +6,8 @@
 // - weights have the layout of kernels/device_weights.h and are whole matrices, not slices;
 // - nothing is waited for, allocated or copied, so a stream that is being captured takes them.
 // They throw Error where a launch fails.
+#include <span>
+
 #include "kernels/cuda.cuh"
 #include "kernels/dequant.h"
 #include "kernels/embed.h"
@@ -42,5 +44,19 @@ void LaunchSwiglu(const SwigluArgs<float>& a, cudaStream_t stream);
 /// Where the two matrices differ in type, gate, up and silu must be wanted.
 void LaunchGateUpSwiglu(const GateUpSwigluArgs<float>& a, cudaStream_t stream);
 void LaunchTapSums(const TapSumsArgs& a, cudaStream_t stream);
+
+// Steps that follow each other, in one launch; the same bits as one by one. kernels/joined_steps.h
+// knows which arguments these are for.
+void LaunchRmsNormQuantize(const RmsNormArgs<float>& norm, const QuantizeArgs<float>& integers,
+                           cudaStream_t stream);
+/// Matvecs of one token's activations with different matrices of quantised types; their outputs do
+/// not overlap.
+constexpr size_t kMostProjections = 3;
+void LaunchProjections(std::span<const MatvecArgs<float>> parts, cudaStream_t stream);
+/// Of one token: sum.b is a.y, which is written too.
+void LaunchMatvecResidualAdd(const MatvecArgs<float>& a, const ResidualAddArgs<float>& sum,
+                             cudaStream_t stream);
+void LaunchRopeKvStore(const RopeArgs<float>& q, const RopeArgs<float>& k,
+                       const KvStoreArgs<float>& a, cudaStream_t stream);
 
 }  // namespace lab::LAB_CUDA_NAMESPACE

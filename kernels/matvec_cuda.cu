@@ -7,9 +7,10 @@
 namespace lab::LAB_CUDA_NAMESPACE {
 namespace {
 
+// Row `row` of w by a warp. `sum`: of a token alone, null pointers for none.
 template <BlockType kType, Acts kActs, int kTokens>
-__global__ void MatvecKernel(MatvecArgs<float> a) {
-  const size_t row = RowOfWarp();
+__device__ void MatvecRow(const MatvecArgs<float>& a, const ResidualAddArgs<float>& sum,
+                          size_t row) {
   if (row < a.w.rows) PrefetchRow<kType>(a.w, row);
   WaitForPrevious();
   if (row >= a.w.rows) return;  // the whole warp
@@ -21,8 +22,46 @@ __global__ void MatvecKernel(MatvecArgs<float> a) {
   for (int t = 0; t < kTokens; ++t) {
     if (t >= static_cast<int>(tile.tokens)) break;
     const size_t at = (tile.first + static_cast<size_t>(t)) * a.y_stride + row;
+    const float y = a.bias ? sums[t] + bias : sums[t];
     if (a.y_before_bias) a.y_before_bias[at] = sums[t];
-    a.y[at] = a.bias ? sums[t] + bias : sums[t];
+    a.y[at] = y;
+    if (kTokens == 1 && sum.y) sum.y[row] = sum.a[row] + y;
+  }
+}
+
+template <BlockType kType, Acts kActs, int kTokens>
+__global__ void MatvecKernel(MatvecArgs<float> a, ResidualAddArgs<float> sum) {
+  MatvecRow<kType, kActs, kTokens>(a, sum, RowOfWarp());
+}
+
+// Matvecs of one token, one behind the other in the grid.
+struct Projections {
+  MatvecArgs<float> part[kMostProjections];
+  unsigned blocks[kMostProjections];
+};
+
+template <Acts kActs>
+__global__ void ProjectionsKernel(Projections p) {
+  unsigned block = blockIdx.x;
+  int part = 0;
+  while (block >= p.blocks[part]) block -= p.blocks[part++];
+  const MatvecArgs<float>& a = p.part[part];
+  const size_t row = RowOfWarp(block);
+  switch (a.w.type) {
+    case BlockType::Q4_0:
+      return MatvecRow<BlockType::Q4_0, kActs, 1>(a, {}, row);
+    case BlockType::Q5_0:
+      return MatvecRow<BlockType::Q5_0, kActs, 1>(a, {}, row);
+    case BlockType::Q8_0:
+      return MatvecRow<BlockType::Q8_0, kActs, 1>(a, {}, row);
+    case BlockType::Q4_K:
+      return MatvecRow<BlockType::Q4_K, kActs, 1>(a, {}, row);
+    case BlockType::Q5_K:
+      return MatvecRow<BlockType::Q5_K, kActs, 1>(a, {}, row);
+    case BlockType::Q6_K:
+      return MatvecRow<BlockType::Q6_K, kActs, 1>(a, {}, row);
+    default:
+      return;  // LaunchProjections has refused it
   }
 }
 
@@ -57,14 +96,41 @@ bool LaunchedPrefill(const MatvecArgs<float>& a, cudaStream_t stream) {
   });
 }
 
+void LaunchFewTokens(const MatvecArgs<float>& a, const ResidualAddArgs<float>& sum,
+                     cudaStream_t stream) {
+  WithDot(a.w.type, a.xq, a.tokens, [&](auto tag, auto acts, auto tokens) {
+    Launch(MatvecKernel<tag.kType, acts.value, tokens.value>, DotGrid(a.w.rows, a.tokens),
+           kDotThreads, 0, stream, a, sum);
+  });
+}
+
 }  // namespace
 
 void LaunchMatvec(const MatvecArgs<float>& a, cudaStream_t stream) {
   if (a.tokens == 0 || a.w.rows == 0 || LaunchedPrefill(a, stream)) return;
-  WithDot(a.w.type, a.xq, a.tokens, [&](auto tag, auto acts, auto tokens) {
-    Launch(MatvecKernel<tag.kType, acts.value, tokens.value>, DotGrid(a.w.rows, a.tokens),
-           kDotThreads, 0, stream, a);
-  });
+  LaunchFewTokens(a, {}, stream);
+}
+void LaunchMatvecResidualAdd(const MatvecArgs<float>& a, const ResidualAddArgs<float>& sum,
+                             cudaStream_t stream) {
+  LaunchFewTokens(a, sum, stream);
+}
+void LaunchProjections(std::span<const MatvecArgs<float>> parts, cudaStream_t stream) {
+  Projections p = {};
+  unsigned blocks = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    p.part[i] = parts[i];
+    p.blocks[i] = DotGrid(parts[i].w.rows, 1).x;
+    blocks += p.blocks[i];
+  }
+  const auto launch = [&](auto kernel) { Launch(kernel, blocks, kDotThreads, 0, stream, p); };
+  switch (ActsOf(parts[0].xq)) {
+    case Acts::f32:
+      return launch(ProjectionsKernel<Acts::f32>);
+    case Acts::q8:
+      return launch(ProjectionsKernel<Acts::q8>);
+    case Acts::q16:
+      return launch(ProjectionsKernel<Acts::q16>);
+  }
 }
 void MatvecCuda(const MatvecArgs<float>& a) {
   RunOnDevice(a, LaunchMatvec);

@@ -13,6 +13,7 @@
 #include "kernels/embed.h"
 #include "kernels/gate_up_swiglu.h"
 #include "kernels/gqa_attention.h"
+#include "kernels/joined_steps.cuh"
 #include "kernels/kv_store.h"
 #include "kernels/matvec.h"
 #include "kernels/quantize.h"
@@ -106,9 +107,11 @@ class Transfer {
     const std::vector<uint8_t> planes = DeviceLayout(w);
     w.data = Upload(planes.empty() ? w.data : planes.data(), w.bytes());
   }
-  /// Waits for the kernel, unless it works on twins alone.
+  /// Whether all buffers were twins.
+  bool CopiedNothing() const { return buffers_.empty(); }
+  /// Waits for the kernel, if something was copied.
   void Finish() {
-    if (buffers_.empty()) return;
+    if (CopiedNothing()) return;
     for (const Output& o : outputs_)
       CheckCuda(cudaMemcpyAsync(o.host, o.device, o.bytes, cudaMemcpyDeviceToHost, stream_),
                 "copying a result from the device");
@@ -244,11 +247,16 @@ inline void Move(TapSumsArgs& a, Transfer& t) {
   t.InOut(a.sums, a.tokens * TapSums::Pieces(a.n));
 }
 
-/// Runs a launcher on arguments on the host. Throws Error where the device fails.
+/// Runs a launcher on arguments on the host. Throws Error where the device fails. What works on
+/// twins alone may not have begun when this returns.
 template <class Args>
 void RunOnDevice(Args a, void (*launch)(const Args&, cudaStream_t)) {
   Transfer transfer;
   Move(a, transfer);
+  if constexpr (std::is_constructible_v<JoinableStep, Args>) {
+    if (transfer.CopiedNothing()) return LaunchLater(a);
+  }
+  LaunchWaiting();
   launch(a, DeviceStream());
   transfer.Finish();
 }

@@ -1,33 +1,37 @@
 #include "kernels/launchers.cuh"
 #include "kernels/on_device.cuh"
-#include "kernels/warp.cuh"
+#include "kernels/quantize.cuh"
+#include "kernels/rms_norm.cuh"
 
 namespace lab::LAB_CUDA_NAMESPACE {
 namespace {
 
-constexpr unsigned kThreads = 256;
-
-// A block for each token.
 __global__ void RmsNormKernel(RmsNormArgs<float> a) {
   WaitForPrevious();
-  LAB_SHARED(float, partial, kThreads / kWarp);
-  const float* const x = a.x + size_t{blockIdx.x} * a.n;
-  float* const y = a.y + size_t{blockIdx.x} * a.n;
-  float squares = 0;
-  for (size_t i = threadIdx.x; i < a.n; i += kThreads) squares = fmaf(x[i], x[i], squares);
-  squares = WarpSum(squares);
-  if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = squares;
-  __syncthreads();
-  const unsigned lane = threadIdx.x % kWarp;
-  squares = WarpSum(lane < kThreads / kWarp ? partial[lane] : 0.0f);
-  const float rms = sqrtf(squares / static_cast<float>(a.n) + a.eps);
-  for (size_t i = threadIdx.x; i < a.n; i += kThreads) y[i] = x[i] / rms * a.weight[i];
+  NormToken(a);
+}
+
+template <bool kTwoPlanes>
+__global__ void RmsNormQuantizeKernel(RmsNormArgs<float> norm, QuantizeArgs<float> integers) {
+  WaitForPrevious();
+  NormToken(norm);
+  __syncthreads();  // before other threads' values are read
+  const size_t blocks = integers.n / integers.block;
+  for (size_t i = threadIdx.x / kWarp; i < blocks; i += kNormThreads / kWarp)
+    QuantizeBlock<kTwoPlanes>(integers, blockIdx.x * blocks + i);
 }
 
 }  // namespace
 
 void LaunchRmsNorm(const RmsNormArgs<float>& a, cudaStream_t stream) {
-  if (a.tokens > 0) Launch(RmsNormKernel, static_cast<unsigned>(a.tokens), kThreads, 0, stream, a);
+  if (a.tokens > 0)
+    Launch(RmsNormKernel, static_cast<unsigned>(a.tokens), kNormThreads, 0, stream, a);
+}
+void LaunchRmsNormQuantize(const RmsNormArgs<float>& norm, const QuantizeArgs<float>& integers,
+                           cudaStream_t stream) {
+  if (norm.tokens > 0)
+    Launch(integers.lo ? RmsNormQuantizeKernel<true> : RmsNormQuantizeKernel<false>,
+           static_cast<unsigned>(norm.tokens), kNormThreads, 0, stream, norm, integers);
 }
 void RmsNormCuda(const RmsNormArgs<float>& a) {
   RunOnDevice(a, LaunchRmsNorm);

@@ -73,6 +73,30 @@ TEST_F(CudaHostPass, EveryTapHasTheBitsOfRowsThatCopy) {
   }
 }
 
+// Where nobody looks between them, steps share launches (kernels/joined_steps.cuh): same bits, and
+// a graph of 10 kernels a layer where the steps are 18.
+TEST_F(CudaHostPass, StepsThatShareALaunchHaveTheBitsOfSteps) {
+  for (const Contract contract : kContracts) {
+    SCOPED_TRACE(NameOf(contract));
+    Forward<float> device = MakePass(model_, contract), copies = MakePass(model_, contract, false);
+    for (const std::vector<int32_t>& ids : {std::vector<int32_t>{72, 105, 33},
+                                            {7},
+                                            {200},
+                                            {5, 6},
+                                            {9},
+                                            std::vector<int32_t>(9, 14),
+                                            {3}}) {
+      device.Run(ids, nullptr);
+      copies.Run(ids, nullptr);
+      EXPECT_TRUE(std::ranges::equal(device.logits(), copies.logits()));
+    }
+    const size_t before = GridsRun();
+    device.Run(std::vector<int32_t>{8}, nullptr);
+    const size_t kernels = GridsRun() - before, rounded = contract != Contract::f32;
+    EXPECT_EQ(kernels, model_.config.layers * (8 + 2 * rounded) + 3);
+  }
+}
+
 // Taps of a graph belong to the token of the replay and to whoever looks now.
 TEST_F(CudaHostPass, AGraphReturnsNoStaleTaps) {
   class One : public BitRecorder<float> {

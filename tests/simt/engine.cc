@@ -92,6 +92,7 @@ uint64_t SeedFromEnvironment() {
 }
 
 Random random_order(SeedFromEnvironment());
+size_t grids_run = 0;
 Fiber scheduler;
 std::vector<Lane> lanes;  // of the block, as many as it has threads
 std::unique_ptr<Stacks> stacks;
@@ -346,6 +347,7 @@ void __pipeline_wait_prior(size_t batches) {
 void RunGrid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread) {
   if (grid.count() == 0 || block.count() == 0 || block.count() > 1024 || shared > kMostShared)
     ThrowDeviceError("kernel launch", "invalid configuration argument");
+  ++grids_run;
   gridDim = grid;
   blockDim = block;
   kernel = &thread;
@@ -363,6 +365,10 @@ void RunGrid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& 
   }
   if (fault.empty()) fault = DamagedRedzone();
   if (!fault.empty()) ThrowDeviceError("kernel on the host", fault);
+}
+
+size_t GridsRun() {
+  return grids_run;
 }
 
 void SetScheduleSeed(uint64_t seed) {

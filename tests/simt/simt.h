@@ -308,6 +308,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 /// Runs `thread` once for every thread of every block. Throws Error that says what a thread did
 /// wrong: a wrong lane mask, a barrier that some do not reach, memory that is not its own.
 void RunGrid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread);
+/// How often it was called.
+size_t GridsRun();
 
 /// Chooses the order in which blocks, warps and lanes run from here on. Starts as $LAB_SIMT_SEED,
 /// else 1.

@@ -85,25 +85,31 @@ HWY_INLINE I32Vec FoldRows(I32Vec a, I32Vec b) {
   return hn::Add(hn::OddEven(b, a), hn::Shuffle2301(hn::OddEven(a, b)));
 }
 
-/// sum + scale * (products of kSteps words of weights and activations), at most 127 * 128 a pair.
-template <bool kQuads, size_t kSteps>
-HWY_INLINE I32Vec AddDot(I32Vec sum, const U8Vec* w, const int8_t* x, I16Vec scale) {
-  if constexpr (kQuads) {
-    auto dot = hn::Zero(I32());
-    Unroll<kSteps>([&](auto i)
-                       LAB_LAMBDA { dot = AddQuads(dot, w[i], Broadcast(I8(), x + 8 * i)); });
-    return AddPairs(sum, hn::BitCast(I16(), dot), scale);
-  } else {
-    auto dot = PairDot(w[0], Broadcast(I8(), x));
-    Unroll<kSteps - 1>([&](auto i) LAB_LAMBDA {
-      dot = hn::Add(dot, PairDot(w[i + 1], Broadcast(I8(), x + 8 * (i + 1))));
-    });
-    return AddPairs(sum, dot, scale);
-  }
-}
+/// Words of products that share a scale, summed up before they meet it. At most 127 * 128 a pair.
+template <bool kQuads>
+struct WordDot {
+  std::conditional_t<kQuads, I32Vec, I16Vec> dot;
 
-// Vector v of a super-block: Weights(s, w) are the words of sub-block s, 32 columns; Add(s, w, x,
-// sum) multiplies them; Fold(sum, sums) ends the super-block, with the sums of its activations.
+  HWY_INLINE void Begin(U8Vec w, hn::Vec<I8> x) {
+    if constexpr (kQuads)
+      dot = AddQuads(hn::Zero(I32()), w, x);
+    else
+      dot = PairDot(w, x);
+  }
+  HWY_INLINE void Add(U8Vec w, hn::Vec<I8> x) {
+    if constexpr (kQuads)
+      dot = AddQuads(dot, w, x);
+    else
+      dot = hn::Add(dot, PairDot(w, x));
+  }
+  HWY_INLINE I32Vec Scaled(I32Vec sum, I16Vec scale) const {
+    return AddPairs(sum, hn::BitCast(I16(), dot), scale);
+  }
+};
+
+// Vector v of a super-block: Words<s, i>(w) are the two words of 16 columns, half i of sub-block s;
+// Add<s, i>(sum, dot, w, x) multiplies them; Fold(sum, sums) ends the super-block, with the sums of
+// its activations.
 
 struct VecQ4_K {
   // Four products of 15 * 128 in four steps: a lane of quads fits 16 bits, and its upper half,
@@ -131,18 +137,23 @@ struct VecQ4_K {
     mins[1] = hn::BitCast(I16(), hn::ShiftRight<8>(m));
     d = LoadHalf(Floats(), g->factors[v * kVecRows]);
   }
-  template <size_t s>
-  HWY_INLINE void Weights(U8Vec (&w)[4]) const {
-    Unroll<2>([&](auto i) LAB_LAMBDA {
-      const auto q = hn::LoadU(U8(), g->qs[2 * s + i] + v * kBytes);
-      w[2 * i] = hn::And(q, hn::Set(U8(), 15));
-      w[2 * i + 1] = MoveBits<4, 0>(q, 15);
-    });
+  template <size_t s, size_t i>
+  HWY_INLINE void Words(U8Vec* w) const {
+    const auto q = hn::LoadU(U8(), g->qs[2 * s + i] + v * kBytes);
+    w[0] = hn::And(q, hn::Set(U8(), 15));
+    w[1] = MoveBits<4, 0>(q, 15);
   }
-  template <size_t s>
-  HWY_INLINE I32Vec Add(I32Vec sum, const U8Vec (&w)[4], const int8_t* x) const {
+  template <size_t s, size_t i>
+  HWY_INLINE void Add(I32Vec& sum, WordDot<kQuads>& dot, const U8Vec* w,
+                      const hn::Vec<I8>* x) const {
     static constexpr PickIndex kScale = PickByte(PlaceInWord(s), kQuads ? 4 : 2);
-    return AddDot<kQuads, 4>(sum, w, x, Pick(scales, kScale));
+    if constexpr (i == 0)
+      dot.Begin(w[0], x[0]);
+    else
+      dot.Add(w[0], x[0]);
+    dot.Add(w[1], x[1]);
+    dot.dot = InOrder(dot.dot);
+    if constexpr (i == 1) sum = dot.Scaled(sum, Pick(scales, kScale));
   }
   HWY_INLINE I32Vec Fold(I32Vec sum, const int16_t* sums) const {
     auto min = hn::Zero(I32());
@@ -153,6 +164,7 @@ struct VecQ4_K {
 };
 
 struct VecQ6_K {
+  static constexpr bool kQuads = false;
   const Rows8Q6_K* g;
   size_t v;
   I16Vec scales[4];
@@ -171,22 +183,20 @@ struct VecQ6_K {
     d = hn::BitCast(Floats(),
                     hn::PromoteTo(U64(), hn::BitCast(hn::Rebind<uint32_t, U64>(), floats)));
   }
-  template <size_t s>
-  HWY_INLINE void Weights(U8Vec (&w)[4]) const {
+  template <size_t s, size_t i>
+  HWY_INLINE void Words(U8Vec* w) const {
     const auto high = hn::LoadU(U8(), g->sub_blocks[s].qh + v * kBytes);
-    Unroll<2>([&](auto i) LAB_LAMBDA {
-      const auto q = hn::LoadU(U8(), g->sub_blocks[s].ql[i] + v * kBytes);
-      w[2 * i] = hn::Or(hn::And(q, hn::Set(U8(), 15)), MoveBits<4 * i, 4>(high, 0x30));
-      w[2 * i + 1] = hn::Or(MoveBits<4, 0>(q, 15), MoveBits<4 * i + 2, 4>(high, 0x30));
-    });
+    const auto q = hn::LoadU(U8(), g->sub_blocks[s].ql[i] + v * kBytes);
+    w[0] = hn::Or(hn::And(q, hn::Set(U8(), 15)), MoveBits<4 * i, 4>(high, 0x30));
+    w[1] = hn::Or(MoveBits<4, 0>(q, 15), MoveBits<4 * i + 2, 4>(high, 0x30));
   }
-  template <size_t s>
-  HWY_INLINE I32Vec Add(I32Vec sum, const U8Vec (&w)[4], const int8_t* x) const {
-    Unroll<2>([&](auto i) LAB_LAMBDA {
-      static constexpr PickIndex kScale = PickLane((2 * s + i) % 4);
-      sum = AddDot<false, 2>(sum, w + 2 * i, x + 16 * i, Pick(scales[(2 * s + i) / 4], kScale));
-    });
-    return sum;
+  template <size_t s, size_t i>
+  HWY_INLINE void Add(I32Vec& sum, WordDot<kQuads>& dot, const U8Vec* w,
+                      const hn::Vec<I8>* x) const {
+    static constexpr PickIndex kScale = PickLane((2 * s + i) % 4);
+    dot.Begin(w[0], x[0]);
+    dot.Add(w[1], x[1]);
+    sum = InOrder(dot.Scaled(sum, Pick(scales[(2 * s + i) / 4], kScale)));
   }
   HWY_INLINE I32Vec Fold(I32Vec sum, const int16_t* sums) const {
     auto offset = hn::Zero(I32());
@@ -255,22 +265,38 @@ HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t bl
     Unroll<kTokens * kPlanes>([&](auto i)
                                   LAB_LAMBDA { f(Index<i / kPlanes>(), Index<i % kPlanes>()); });
   };
-  const int8_t* planes[kPlanes];
-  for (size_t plane = 0; plane < kPlanes; ++plane)
-    planes[plane] = Unrelated(x.planes[plane] + t0 * x.n + block * 256);
+  const int8_t* acts[kTokens][kPlanes];
+  each([&](auto t, auto plane) LAB_LAMBDA {
+    const int8_t* const first = Unrelated(x.planes[plane] + t0 * x.n + block * 256) + t * x.n;
+    acts[t][plane] = kCount == 1 ? first : Unrelated(first);
+  });
   VecOf<Group> weights[kCount];
   I32Vec dots[kCount][kTokens][kPlanes];
   Unroll<kCount>([&](auto v) LAB_LAMBDA {
     weights[v].Load(group, kFirst + v);
     each([&](auto t, auto plane) LAB_LAMBDA { dots[v][t][plane] = hn::Zero(I32()); });
   });
+  // The halves of a sub-block at once; where vectors share the activations, one after the other, or
+  // registers would not do.
+  constexpr size_t kAtOnce = kCount == 1 ? 2 : 1;
   Unroll<8>([&](auto s) LAB_LAMBDA {
-    Unroll<kCount>([&](auto v) LAB_LAMBDA {
-      U8Vec w[4];
-      weights[v].template Weights<s>(w);
+    WordDot<VecOf<Group>::kQuads> words[kCount][kTokens][kPlanes];
+    Unroll<2 / kAtOnce>([&](auto piece) LAB_LAMBDA {
+      U8Vec w[kCount][2 * kAtOnce];
+      Unroll<kCount * kAtOnce>([&](auto k) LAB_LAMBDA {
+        constexpr size_t kV = k / kAtOnce, kI = k % kAtOnce;
+        weights[kV].template Words<s, kAtOnce * piece + kI>(w[kV] + 2 * kI);
+      });
       each([&](auto t, auto plane) LAB_LAMBDA {
-        const int8_t* q = planes[plane] + t * x.n + s * 32;
-        dots[v][t][plane] = weights[v].template Add<s>(dots[v][t][plane], w, q);
+        const int8_t* at = acts[t][plane] + s * 32 + 16 * kAtOnce * piece;
+        hn::Vec<I8> q[2 * kAtOnce];
+        Unroll<2 * kAtOnce>([&](auto word)
+                                LAB_LAMBDA { q[word] = Broadcast(I8(), at + 8 * word); });
+        Unroll<kCount * kAtOnce>([&](auto k) LAB_LAMBDA {
+          constexpr size_t kV = k / kAtOnce, kI = k % kAtOnce;
+          weights[kV].template Add<s, kAtOnce * piece + kI>(dots[kV][t][plane], words[kV][t][plane],
+                                                            w[kV] + 2 * kI, q + 2 * kI);
+        });
       });
     });
   });
@@ -293,9 +319,9 @@ HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t bl
 template <size_t kTokens, class Group, class Acts>
 HWY_INLINE void AddSuperBlock(const Group& group, const Acts& x, size_t t0, size_t block,
                               FloatVec (&partial)[kVecs][kTokens]) {
-  // Vectors of one token side by side share the loads of its activations; the sums of more tokens
-  // or of two planes would not fit the registers.
-  constexpr size_t kTogether = kTokens * Acts::kPlanes == 1 ? std::min<size_t>(kVecs, 2) : 1;
+  // Vectors side by side share the loads of activations, of which a core does two in a cycle at
+  // most.
+  constexpr size_t kTogether = std::min<size_t>(kVecs, 2);
   Unroll<kVecs / kTogether>(
       [&](auto i) LAB_LAMBDA { AddGroup<kTogether * i, kTogether>(group, x, t0, block, partial); });
 }

@@ -71,6 +71,17 @@ HWY_INLINE T* Unrelated(T* p) {
   return p;
 }
 
+/// v, with the compiler none the wiser, so that additions stay in the order in which they are
+/// written. g++ makes trees of sums of integers, which keep more values alive than the 16 registers
+/// of SSE and AVX2 hold: prefill took 10 to 15 % longer.
+template <class V>
+HWY_INLINE V InOrder(V v) {
+#if HWY_ARCH_X86 && HWY_TARGET >= HWY_AVX2
+  asm("" : "+x"(v.raw));
+#endif
+  return v;
+}
+
 /// Asks for a line that will be read soon, but not next. Into L2: on Zen 4 the first level waits
 /// for few lines at once, and attention ran at half the speed with prefetches into it.
 HWY_INLINE void PrefetchL2(const void* from) {

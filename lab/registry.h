@@ -1,6 +1,7 @@
 #pragma once
 // The table of kernel rows, made from kernels/kernels.def.
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <span>
 #include <string_view>
@@ -64,9 +65,10 @@ std::span<const Row> Rows();
 /// The first row of that description, or null.
 const Row* FindRow(Op op, Contract contract, Backend backend);
 
-/// Runs a row on args, cut into at most `threads` slices of neighbouring items. Every item is
-/// computed by the same instructions whatever its slice, so the thread count changes no bit. Rows
-/// on a device are not cut.
+/// Runs a row on args, cut into slices of neighbouring items: one for each thread, or several where
+/// they are large, of which a thread that is done takes the next. So a core that is slowed down by
+/// others keeps nobody waiting for long. Every item is computed by the same instructions whatever
+/// its slice, so the thread count changes no bit. Rows on a device are not cut.
 ///
 /// Args say how many items they have, how to cut themselves (and kSliceGrain, at multiples of
 /// what), the Bytes that they read and write (each once; weights as stored), and their Work:
@@ -75,20 +77,23 @@ const Row* FindRow(Op op, Contract contract, Backend backend);
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));
-  constexpr size_t kWorthAThread = 1 << 14;
-  const size_t items = args.Items();
+  constexpr size_t kWorthAThread = 1 << 14, kWorthAPiece = 1 << 26, kMostPieces = 8;
+  const size_t items = args.Items(), work = args.Work();
+  const size_t running = std::min({static_cast<size_t>(threads), items, work / kWorthAThread + 1});
+  if (running <= 1 || row.OnDevice()) return items ? row.run(&args) : void();
   const size_t slices =
-      std::min({static_cast<size_t>(threads), items, args.Work() / kWorthAThread + 1});
-  if (slices <= 1 || row.OnDevice()) return items ? row.run(&args) : void();
+      std::min(items, running * std::clamp<size_t>(work / running / kWorthAPiece, 1, kMostPieces));
   size_t grain = 1;
   if constexpr (requires { Args::kSliceGrain; }) grain = Args::kSliceGrain;
   const auto begin = [&](size_t s) {
     return s == slices ? items : items * s / slices / grain * grain;
   };
-  ParallelFor(static_cast<int>(slices), [&](int i) {
-    const auto s = static_cast<size_t>(i);
-    const Args slice = args.Slice(begin(s), begin(s + 1));
-    if (slice.Items()) row.run(&slice);
+  std::atomic<size_t> next = 0;
+  ParallelFor(static_cast<int>(running), [&](int) {
+    for (size_t s; (s = next++) < slices;) {
+      const Args slice = args.Slice(begin(s), begin(s + 1));
+      if (slice.Items()) row.run(&slice);
+    }
   });
 }
 

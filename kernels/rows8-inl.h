@@ -256,50 +256,61 @@ struct ReadAhead {
   }
 };
 
+/// f(token, plane), as constants.
+template <size_t kTokens, size_t kPlanes, class F>
+HWY_INLINE void EachTokenAndPlane(F&& f) {
+  Unroll<kTokens * kPlanes>([&](auto i)
+                                LAB_LAMBDA { f(Index<i / kPlanes>(), Index<i % kPlanes>()); });
+}
+
+/// dots[v][t][plane] += products of a super-block. acts: where each token's activations of it
+/// begin. The halves of a sub-block are taken at once by a vector alone, and one after the other by
+/// vectors that share the activations, or registers would not do.
+template <class Vec, size_t kCount, size_t kTokens, size_t kPlanes>
+HWY_INLINE void AddProducts(const Vec (&weights)[kCount],
+                            const int8_t* const (&acts)[kTokens][kPlanes],
+                            I32Vec (&dots)[kCount][kTokens][kPlanes]) {
+  constexpr size_t kHalves = kCount == 1 ? 2 : 1, kWords = 2 * kHalves;
+  Unroll<8>([&](auto s) LAB_LAMBDA {
+    WordDot<Vec::kQuads> words[kCount][kTokens][kPlanes];
+    Unroll<2 / kHalves>([&](auto step) LAB_LAMBDA {
+      const auto each_half = [&](auto&& f) LAB_LAMBDA {
+        Unroll<kCount * kHalves>([&](auto i) LAB_LAMBDA {
+          f(Index<i / kHalves>(), Index<i % kHalves>(), Index<kHalves * step + i % kHalves>());
+        });
+      };
+      U8Vec w[kCount][kWords];
+      each_half([&](auto v, auto i, auto half)
+                    LAB_LAMBDA { weights[v].template Words<s, half>(w[v] + 2 * i); });
+      EachTokenAndPlane<kTokens, kPlanes>([&](auto t, auto plane) LAB_LAMBDA {
+        hn::Vec<I8> x[kWords];
+        Unroll<kWords>([&](auto i) LAB_LAMBDA {
+          x[i] = Broadcast(I8(), acts[t][plane] + s * 32 + (kWords * step + i) * 8);
+        });
+        each_half([&](auto v, auto i, auto half) LAB_LAMBDA {
+          weights[v].template Add<s, half>(dots[v][t][plane], words[v][t][plane], w[v] + 2 * i,
+                                           x + 2 * i);
+        });
+      });
+    });
+  });
+}
+
 /// Adds super-block `block` times every token's activations, for vectors kFirst .. of the group.
 template <size_t kFirst, size_t kCount, class Group, size_t kTokens, class Acts>
 HWY_INLINE void AddGroup(const Group& group, const Acts& x, size_t t0, size_t block,
                          FloatVec (&sums)[kVecs][kTokens]) {
   constexpr size_t kPlanes = Acts::kPlanes;
-  const auto each = [&](auto&& f) LAB_LAMBDA {
-    Unroll<kTokens * kPlanes>([&](auto i)
-                                  LAB_LAMBDA { f(Index<i / kPlanes>(), Index<i % kPlanes>()); });
-  };
+  VecOf<Group> weights[kCount];
   const int8_t* acts[kTokens][kPlanes];
-  each([&](auto t, auto plane) LAB_LAMBDA {
+  I32Vec dots[kCount][kTokens][kPlanes];
+  EachTokenAndPlane<kTokens, kPlanes>([&](auto t, auto plane) LAB_LAMBDA {
     const int8_t* const first = Unrelated(x.planes[plane] + t0 * x.n + block * 256) + t * x.n;
     acts[t][plane] = kCount == 1 ? first : Unrelated(first);
+    Unroll<kCount>([&](auto v) LAB_LAMBDA { dots[v][t][plane] = hn::Zero(I32()); });
   });
-  VecOf<Group> weights[kCount];
-  I32Vec dots[kCount][kTokens][kPlanes];
-  Unroll<kCount>([&](auto v) LAB_LAMBDA {
-    weights[v].Load(group, kFirst + v);
-    each([&](auto t, auto plane) LAB_LAMBDA { dots[v][t][plane] = hn::Zero(I32()); });
-  });
-  // The halves of a sub-block at once; where vectors share the activations, one after the other, or
-  // registers would not do.
-  constexpr size_t kAtOnce = kCount == 1 ? 2 : 1;
-  Unroll<8>([&](auto s) LAB_LAMBDA {
-    WordDot<VecOf<Group>::kQuads> words[kCount][kTokens][kPlanes];
-    Unroll<2 / kAtOnce>([&](auto piece) LAB_LAMBDA {
-      U8Vec w[kCount][2 * kAtOnce];
-      Unroll<kCount * kAtOnce>([&](auto k) LAB_LAMBDA {
-        constexpr size_t kV = k / kAtOnce, kI = k % kAtOnce;
-        weights[kV].template Words<s, kAtOnce * piece + kI>(w[kV] + 2 * kI);
-      });
-      each([&](auto t, auto plane) LAB_LAMBDA {
-        const int8_t* at = acts[t][plane] + s * 32 + 16 * kAtOnce * piece;
-        hn::Vec<I8> q[2 * kAtOnce];
-        Unroll<2 * kAtOnce>([&](auto word)
-                                LAB_LAMBDA { q[word] = Broadcast(I8(), at + 8 * word); });
-        Unroll<kCount * kAtOnce>([&](auto k) LAB_LAMBDA {
-          constexpr size_t kV = k / kAtOnce, kI = k % kAtOnce;
-          weights[kV].template Add<s, kAtOnce * piece + kI>(dots[kV][t][plane], words[kV][t][plane],
-                                                            w[kV] + 2 * kI, q + 2 * kI);
-        });
-      });
-    });
-  });
+  Unroll<kCount>([&](auto v) LAB_LAMBDA { weights[v].Load(group, kFirst + v); });
+  AddProducts(weights, acts, dots);
   Unroll<kCount>([&](auto v) LAB_LAMBDA {
     Unroll<kTokens>([&](auto t) LAB_LAMBDA {
       const auto folded = [&](size_t plane) LAB_LAMBDA {

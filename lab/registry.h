@@ -77,7 +77,7 @@ const Row* FindRow(Op op, Contract contract, Backend backend);
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));
-  constexpr size_t kWorthAThread = 1 << 14, kWorthAPiece = 1 << 26, kMostPieces = 8;
+  constexpr size_t kWorthAThread = 1 << 14, kWorthAPiece = 1 << 26, kMostPieces = 16;
   const size_t items = args.Items(), work = args.Work();
   const size_t running = std::min({static_cast<size_t>(threads), items, work / kWorthAThread + 1});
   if (running <= 1 || row.OnDevice()) return items ? row.run(&args) : void();

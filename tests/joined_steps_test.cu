@@ -24,6 +24,7 @@ class JoinedSteps : public testing::Test {
     std::vector<float>& v = floats_.emplace_back(n);
     for (size_t i = 0; i < n; ++i) v[i] = static_cast<float>((i * 7 + floats_.size() * 3) % 19) - 9;
     pass_->KeepBuffer(v.data(), n * sizeof(float));
+    initial_.push_back(v);
     return v;
   }
   // Q8_0: scale 1, then quants.
@@ -52,10 +53,9 @@ class JoinedSteps : public testing::Test {
   template <class... Steps>
   size_t Kernels(const Steps&... steps) {
     pass_->Place();
-    const std::deque<std::vector<float>> initial = floats_;
     const auto after = [&](const auto& run) {
       for (size_t i = 0; i < floats_.size(); ++i) {
-        std::ranges::copy(initial[i], floats_[i].begin());
+        std::ranges::copy(initial_[i], floats_[i].begin());
         pass_->Upload(floats_[i].data(), floats_[i].size() * sizeof(float));
       }
       run();
@@ -71,7 +71,7 @@ class JoinedSteps : public testing::Test {
       kernels = GridsRun() - before;
     });
     EXPECT_EQ(alone, together);
-    EXPECT_NE(alone, initial);
+    EXPECT_NE(alone, initial_);
     return kernels;
   }
 
@@ -85,7 +85,7 @@ class JoinedSteps : public testing::Test {
   static void RunOnTwins(const RopeArgs<float>& a) { RunOnDevice(a, LaunchRope); }
   static void RunOnTwins(const KvStoreArgs<float>& a) { RunOnDevice(a, LaunchKvStore); }
 
-  std::deque<std::vector<float>> floats_;
+  std::deque<std::vector<float>> floats_, initial_;
   std::deque<std::vector<uint8_t>> bytes_;
 };
 

@@ -118,6 +118,13 @@ TEST_F(JoinedSteps, ProjectionsOfOneToken) {
   over_a.y = a.y + kRows - 1;
   EXPECT_EQ(Kernels(a, of_other), 2u);
   EXPECT_EQ(Kernels(a, over_a), 2u);
+
+  QuantizedBuffer integers;
+  const QuantizeArgs<float> quantize = Quantize(x, integers);
+  MatvecArgs<float> rounded = a, rounded_too = b;
+  rounded.xq = rounded_too.xq = integers.view();
+  EXPECT_EQ(Kernels(quantize, rounded, rounded_too), 2u);
+  EXPECT_EQ(Kernels(quantize, rounded, b), 3u);
 }
 
 TEST_F(JoinedSteps, NoProjectionsOfTwoTokensOrFloatWeights) {
@@ -135,8 +142,10 @@ TEST_F(JoinedSteps, NoProjectionsOfTwoTokensOrFloatWeights) {
 
 TEST_F(JoinedSteps, AMatvecAndItsResidual) {
   auto &x = Floats(kCols), &y = Floats(2 * kRows), &residual = Floats(kRows);
+  auto& bias = Floats(kRows);
   const WeightView w = Weights();
-  const MatvecArgs<float> m = Matvec(w, x, y);
+  MatvecArgs<float> m = Matvec(w, x, y);
+  m.bias = bias.data();
   ResidualAddArgs<float> sum = {residual.data(), y.data(), residual.data(), kRows};
   EXPECT_EQ(Kernels(m, sum), 1u);
   EXPECT_EQ(Kernels(m, sum, sum), 2u);

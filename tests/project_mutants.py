@@ -15,8 +15,8 @@ the line. A mutant is built and the tests run on it until one fails. What become
 
 Only the first two count towards N. RESULTS has a line for each, with file, line, both texts and the
 tests that failed; run again with the same seed at the same commit, it is gone on with. The order of
-lines depends on commit and seed alone, so a larger N continues a smaller one. Set
-CMAKE_CXX_COMPILER_LAUNCHER=ccache, or the first build is a whole one at each start.
+lines depends on commit and seed alone, so a larger N continues a smaller one. Install
+ccache, or the first build is a whole one at each start.
 """
 import argparse
 import hashlib

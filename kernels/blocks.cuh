@@ -153,9 +153,9 @@ template <BlockType kValue>
 struct TypeTag {
   static constexpr BlockType kType = kValue;
 };
-/// f(TypeTag<type>()), on the host.
+/// f(TypeTag<type>()), on the host or on the device.
 template <class F>
-void WithType(BlockType type, F&& f) {
+constexpr void WithType(BlockType type, F&& f) {
   switch (type) {
     case BlockType::F32:
       return f(TypeTag<BlockType::F32>());

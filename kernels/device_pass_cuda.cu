@@ -44,7 +44,7 @@ std::string MebibytesText(size_t bytes) {
 class Pass : public DevicePass {
  public:
   ~Pass() override {
-    ForgetWaiting();
+    ForgetWaiting();  // steps of a batch that failed: one that ended has fetched its logits
     DropGraph();
   }
 

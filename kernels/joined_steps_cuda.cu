@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -32,6 +33,23 @@ const Step& Waiting(size_t i) {
   return std::get<Step>(waiting[i]);
 }
 
+// Values [tokens, n], `stride` from token to token.
+struct Values {
+  const float* at;
+  size_t tokens, n, stride;
+};
+Values ValuesAt(const float* at, const Rope& a) {
+  return {at, a.tokens, a.heads * a.head_dim, a.stride};
+}
+
+// None of a is one of b; side by side in the rows of one buffer they may lie.
+bool AreApart(const Values& a, const Values& b) {
+  const auto& [low, high] = a.at <= b.at ? std::tie(a, b) : std::tie(b, a);
+  const auto gap = static_cast<size_t>(high.at - low.at);
+  const bool side_by_side = a.stride == b.stride && gap >= low.n && gap + high.n <= low.stride;
+  return side_by_side || gap >= Strided(low.tokens, low.stride, low.n);
+}
+
 bool IsOfOneToken(const Matvec& m) {
   return m.tokens == 1 && !IsFloatType(m.w.type);
 }
@@ -54,28 +72,33 @@ bool Fits(const Matvec& m) {
   static_assert(kMostProjections == 3);
   return std::ranges::all_of(waiting, [&](const JoinableStep& step) {
     const Matvec& other = std::get<Matvec>(step);
-    const bool apart = m.y + m.w.rows <= other.y || other.y + other.w.rows <= m.y;
-    return IsOfOneToken(other) && other.x == m.x && ActsOf(other.xq) == ActsOf(m.xq) && apart;
+    return IsOfOneToken(other) && other.x == m.x && ActsOf(other.xq) == ActsOf(m.xq) &&
+           AreApart({m.y, 1, m.w.rows, 0}, {other.y, 1, other.w.rows, 0});
   });
 }
 
 bool Fits(const ResidualAdd& sum) {
   if (!Are<Matvec>()) return false;
   const Matvec& m = Waiting<Matvec>(0);
-  return m.tokens == 1 && sum.b == m.y && sum.n == m.w.rows && sum.y != m.x;
+  return m.tokens == 1 && sum.b == m.y && sum.n == m.w.rows &&
+         AreApart({sum.y, 1, sum.n, 0}, {m.x, 1, m.w.cols, 0});
 }
 
 bool Fits(const Rope& k) {
   if (!Are<Rope>()) return false;
   const Rope& q = Waiting<Rope>(0);
-  return k.tokens == q.tokens && k.y != q.y;
+  return AreApart(ValuesAt(k.y, k), ValuesAt(q.y, q)) &&
+         AreApart(ValuesAt(k.x, k), ValuesAt(q.y, q)) &&
+         AreApart(ValuesAt(k.y, k), ValuesAt(q.x, q));
 }
 
 bool Fits(const KvStore& store) {
   if (!Are<Rope, Rope>()) return false;
-  const Rope& k = Waiting<Rope>(1);
-  return store.k == k.y && store.stride == k.stride && store.tokens == k.tokens &&
-         store.kv_heads == k.heads && store.head_dim == k.head_dim;
+  const Rope &q = Waiting<Rope>(0), &k = Waiting<Rope>(1);
+  const Values v = {store.v, store.tokens, store.kv_heads * store.head_dim, store.stride};
+  return AreApart(v, ValuesAt(q.y, q)) && AreApart(v, ValuesAt(k.y, k)) && store.k == k.y &&
+         store.stride == k.stride && store.tokens == k.tokens && store.kv_heads == k.heads &&
+         store.head_dim == k.head_dim;
 }
 
 // ---- launches

@@ -45,8 +45,8 @@ void LaunchSwiglu(const SwigluArgs<float>& a, cudaStream_t stream);
 void LaunchGateUpSwiglu(const GateUpSwigluArgs<float>& a, cudaStream_t stream);
 void LaunchTapSums(const TapSumsArgs& a, cudaStream_t stream);
 
-// Steps that follow each other, in one launch; the same bits as one by one. kernels/joined_steps.h
-// knows which arguments these are for.
+// Steps that follow each other, in one launch; the same bits as one by one. What
+// they may be given is decided in kernels/joined_steps_cuda.cu.
 void LaunchRmsNormQuantize(const RmsNormArgs<float>& norm, const QuantizeArgs<float>& integers,
                            cudaStream_t stream);
 /// Matvecs of one token's activations with different matrices of quantised types; their outputs do

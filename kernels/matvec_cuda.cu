@@ -47,22 +47,9 @@ __global__ void ProjectionsKernel(Projections p) {
   while (block >= p.blocks[part]) block -= p.blocks[part++];
   const MatvecArgs<float>& a = p.part[part];
   const size_t row = RowOfWarp(block);
-  switch (a.w.type) {
-    case BlockType::Q4_0:
-      return MatvecRow<BlockType::Q4_0, kActs, 1>(a, {}, row);
-    case BlockType::Q5_0:
-      return MatvecRow<BlockType::Q5_0, kActs, 1>(a, {}, row);
-    case BlockType::Q8_0:
-      return MatvecRow<BlockType::Q8_0, kActs, 1>(a, {}, row);
-    case BlockType::Q4_K:
-      return MatvecRow<BlockType::Q4_K, kActs, 1>(a, {}, row);
-    case BlockType::Q5_K:
-      return MatvecRow<BlockType::Q5_K, kActs, 1>(a, {}, row);
-    case BlockType::Q6_K:
-      return MatvecRow<BlockType::Q6_K, kActs, 1>(a, {}, row);
-    default:
-      return;  // LaunchProjections has refused it
-  }
+  WithType(a.w.type, [&](auto tag) {
+    if constexpr (!IsFloatType(tag.kType)) MatvecRow<tag.kType, kActs, 1>(a, {}, row);
+  });
 }
 
 constexpr size_t kWarpRows = kHalves * kHalfRows, kBlockRows = kPrefillWarps * kWarpRows;

@@ -373,8 +373,8 @@ HWY_NOINLINE void GroupTile(GroupBlocks<Group> group, const Acts& x, size_t t0,
 }
 
 /// Asks for weights that are read once, a super-block at a time, some way ahead. For processors
-/// whose best target is AVX2: on Zen 3 a token alone then reads 83 % of what a plain read gets,
-/// without 68; any distance from 1 to 16 KB will do. On Zen 4 it costs up to a fifth
+/// whose best target is AVX2: on Zen 3 a token alone then reads 80 % of what a plain read gets,
+/// without 67; any distance from 1 to 16 KB will do. On Zen 4 it costs up to a fifth
 /// (notes/results.md, "Reading ahead").
 template <class Group>
 HWY_INLINE void StreamAhead([[maybe_unused]] const Group* group) {

@@ -153,6 +153,9 @@ TEST_F(JoinedSteps, AMatvecAndItsResidual) {
   behind.y += kRows;
   EXPECT_EQ(Kernels(behind, sum), 2u);
   EXPECT_EQ(Kernels(behind, m, sum), 2u);  // the two matvecs
+  ResidualAddArgs<float> over_x = sum;
+  over_x.y = x.data() + 1;
+  EXPECT_EQ(Kernels(m, over_x), 2u);
   sum.n = kRows - 1;
   EXPECT_EQ(Kernels(m, sum), 2u);
 }
@@ -185,6 +188,12 @@ TEST_F(JoinedSteps, RopeAndTheCache) {
   EXPECT_EQ(Kernels(k, store), 2u);
   EXPECT_EQ(Kernels(k, q, store), 3u);
   EXPECT_EQ(Kernels(q, k, q, k, store), 3u);
+  RopeArgs<float> of_turned = k;
+  of_turned.x = q_at + kHeadDim;
+  EXPECT_EQ(Kernels(q, of_turned, store), 3u);
+  KvStoreArgs<float> turned_values = store;
+  turned_values.v = q_at;
+  EXPECT_EQ(Kernels(q, k, turned_values), 3u);
   store.tokens = 2;
   EXPECT_EQ(Kernels(q, k, store), 3u);
 }

@@ -1,0 +1,66 @@
+// How RunRow cuts a row's work and spreads it over threads.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <vector>
+
+#include "lab/registry.h"
+
+namespace lab {
+namespace {
+
+// Counts who computes which item.
+struct Record {
+  std::vector<std::atomic<int>> times;
+  std::mutex mutex;
+  std::vector<size_t> begins;
+};
+
+struct CountingArgs {
+  Record* record;
+  size_t begin, end, work_of_item;
+
+  static constexpr size_t kSliceGrain = 32;
+  size_t Items() const { return end - begin; }
+  size_t Work() const { return Items() * work_of_item; }
+  CountingArgs Slice(size_t first, size_t last) const {
+    return {record, begin + first, begin + last, work_of_item};
+  }
+};
+
+void Count(const void* args) {
+  const auto& a = *static_cast<const CountingArgs*>(args);
+  for (size_t i = a.begin; i < a.end; ++i) ++a.record->times[i];
+  const std::lock_guard lock(a.record->mutex);
+  a.record->begins.push_back(a.begin);
+}
+
+// The slices of so many items, each computed once.
+size_t SlicesOf(size_t items, size_t work_of_item, int threads) {
+  Row row = {};
+  row.args = &typeid(CountingArgs);
+  row.run = Count;
+  Record record = {std::vector<std::atomic<int>>(items), {}, {}};
+  RunRow(row, CountingArgs{&record, 0, items, work_of_item}, threads);
+  for (size_t i = 0; i < items; ++i) EXPECT_EQ(record.times[i], 1) << i << " of " << items;
+  for (const size_t begin : record.begins) EXPECT_EQ(begin % CountingArgs::kSliceGrain, 0u);
+  return record.begins.size();
+}
+
+TEST(RunRow, EveryItemOnceWhateverTheSizes) {
+  for (const size_t items : {0, 1, 31, 32, 33, 1000, 4097})
+    for (const int threads : {1, 2, 3, 7})
+      for (const int bits : {0, 14, 20, 27, 33}) SlicesOf(items, size_t{1} << bits, threads);
+}
+
+TEST(RunRow, LargeStepsHaveSeveralSlicesForEachThread) {
+  EXPECT_EQ(SlicesOf(4096, 1, 2), 1u);         // not worth waking a thread
+  EXPECT_EQ(SlicesOf(4096, 1 << 10, 2), 2u);   // a slice each
+  EXPECT_EQ(SlicesOf(4096, 1 << 16, 2), 4u);   // two
+  EXPECT_EQ(SlicesOf(4096, 1 << 24, 2), 32u);  // at most sixteen
+  EXPECT_EQ(SlicesOf(4096, 1 << 24, 1), 1u);
+}
+
+}  // namespace
+}  // namespace lab

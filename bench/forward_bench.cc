@@ -16,6 +16,11 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
+// Two decimals, or three digits of a small value: a slow run is not 0.00.
+std::string Decimals(double value) {
+  return value < 1 ? fmt::format("{:.3g}", value) : fmt::format("{:.2f}", value);
+}
+
 class Timer {
  public:
   Timer(const Qwen2& model, const ForwardBench& f, const Roofline& roofline)
@@ -85,10 +90,8 @@ class Timer {
         4 * pairs * static_cast<double>(c_.layers * c_.q_dim());
     const double roof = roofline_.Seconds(bytes, ops, f_.contract);
     table_.Add({what, fmt::format("{}", tokens), fmt::format("{}", shown_depth),
-                fmt::format("{:.2f}", t / seconds), fmt::format("{:.2f}", 1e3 * seconds),
-                fmt::format("{:.2f}", bytes / seconds / 1e9),
-                fmt::format("{:.1f}", ops / seconds / 1e9),
-                fmt::format("{:.1f}", 100 * roof / seconds)});
+                Decimals(t / seconds), Decimals(1e3 * seconds), Decimals(bytes / seconds / 1e9),
+                Decimals(ops / seconds / 1e9), Decimals(100 * roof / seconds)});
   }
 
   const Qwen2& model_;

@@ -13,12 +13,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-
 // A run that goes on until somebody ends it.
 const Strings kEndless = kShort + Strings{"-n", "30000", "--ignore-eos"};
 
@@ -96,7 +90,7 @@ TEST(CliFault, AnInterruptEndsEveryVerbWithin200Milliseconds) {
     milliseconds quickest = milliseconds::max();
     for (int i = 0; i < 20 && quickest > milliseconds(200); ++i) {
       Process run(args);
-      run.After("cd " + dir.path()).Start();
+      run.In(dir.path()).Start();
       ASSERT_TRUE(WaitUntilItHandlesInterrupts(run.pid()));
       std::this_thread::sleep_for(milliseconds(50 + 10 * i));
       const auto begin = std::chrono::steady_clock::now();

@@ -81,6 +81,11 @@ class Process {
   Process& Input(const std::string& text) {
     return Connect(STDIN_FILENO, WriteBytes(dir_ / "in", text), O_RDONLY);
   }
+  // Runs in a folder, without a shell: dash handles SIGINT itself until it becomes the lab.
+  Process& In(const std::string& folder) {
+    posix_spawn_file_actions_addchdir_np(&files_, folder.c_str());
+    return *this;
+  }
   // Runs in a shell that does something first, such as "ulimit -f 8"; if that fails, exit 99.
   Process& After(const std::string& commands) {
     return Shell("{ " + commands + "; } || exit 99; exec \"$0\" \"$@\"");

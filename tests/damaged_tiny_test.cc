@@ -20,11 +20,7 @@ void InParallel(size_t n, const std::function<void(size_t, size_t)>& part) {
 
 // A sanitizer slows a try down to 2 ms: there the even bytes are inverted and the odd ones lose a
 // bit, and both changes to every byte are left to the other builds.
-#ifdef __SANITIZE_ADDRESS__
-constexpr size_t kStride = 2;
-#else
-constexpr size_t kStride = 1;
-#endif
+constexpr size_t kStride = kSanitized ? 2 : 1;
 
 class DamagedTiny : public testing::Test {
  protected:

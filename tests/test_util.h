@@ -18,6 +18,13 @@
 
 namespace lab {
 
+/// A build in which everything takes a multiple of the time, and asks for terabytes of addresses.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 /// A folder that goes with everything in it.
 class TempDir {
  public:

@@ -178,8 +178,17 @@ class TraceReader {
     TakeOrigin(record);
     if (!record.contains("steps")) return;
     h.steps.emplace();
-    for (const Json& s : record["steps"])
-      h.steps->push_back({s.at("phase") == "prefill", Whole(s.at("first")), Whole(s.at("tokens"))});
+    constexpr uint64_t kMostTokens = std::numeric_limits<int32_t>::max();
+    size_t end = 0;
+    for (const Json& s : record["steps"]) {
+      const TraceStep step = {s.at("phase") == "prefill", Whole(s.at("first"), kMostTokens),
+                              Whole(s.at("tokens"), kMostTokens)};
+      if (step.first_token < end)
+        Bad("a step begins at token {}, before the step ahead of it ends at {}", step.first_token,
+            end);
+      end = step.first_token + step.tokens;
+      h.steps->push_back(step);
+    }
   }
 
   void TakeOrigin(const Json& record) {

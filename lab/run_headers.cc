@@ -29,11 +29,13 @@ std::string StepsText(const RunHeader& h) {
   return fmt::format("prefill {}, decode {}", prefill, decode);
 }
 
-std::optional<bool> IsPrefill(const RunHeader& h, size_t token) {
-  if (h.steps)
-    for (const TraceStep& s : *h.steps)
-      if (token >= s.first_token && token - s.first_token < s.tokens) return s.prefill;
-  return std::nullopt;
+// Of the first `tokens` tokens, whether each was prefilled; steps do not overlap.
+std::vector<std::optional<bool>> Prefilled(const RunHeader& h, size_t tokens) {
+  std::vector<std::optional<bool>> prefilled(tokens);
+  for (const TraceStep& s : *h.steps)
+    for (size_t t = s.first_token; t < std::min(tokens, s.first_token + s.tokens); ++t)
+      prefilled[t] = s.prefill;
+  return prefilled;
 }
 
 template <class T>
@@ -137,9 +139,9 @@ class HeaderComparer {
     if (!a_.header.steps || !b_.header.steps) return;
     const size_t tokens = std::min(a_.header.ids ? a_.header.ids->size() : 0,
                                    b_.header.ids ? b_.header.ids->size() : 0);
+    const auto a = Prefilled(a_.header, tokens), b = Prefilled(b_.header, tokens);
     for (size_t t = 0; t < tokens; ++t)
-      if (Agree(IsPrefill(a_.header, t), IsPrefill(b_.header, t)) == Agreement::different)
-        c_.excluded.insert(t);
+      if (Agree(a[t], b[t]) == Agreement::different) c_.excluded.insert(t);
     if (tokens > 0)
       c_.fields.back().agreement = c_.excluded.empty() ? Agreement::same : Agreement::different;
     if (how_.across_phases) c_.excluded.clear();

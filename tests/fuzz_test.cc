@@ -61,6 +61,10 @@ TEST(Fuzz, LongInputsAreReadInTimeAndMemory) {
   constexpr size_t n = 200'000;
   const std::string zero(1, '\0');
   const std::string header = R"({"kind":"header","ids":[)" + Repeat("1,", n) + "1]}\n";
+  std::string steps = R"({"kind":"header","ids":[)" + Repeat("1,", n) + R"(1],"steps":[)";
+  for (size_t i = 0; i < n; ++i)
+    steps += fmt::format(R"({}{{"phase":"decode","first":{},"tokens":1}})", i ? "," : "", i);
+  steps += "]}\n";
   std::string pooled = header, taps = R"({"kind":"header"})"
                                       "\n";
   for (size_t i = 0; i < n / 20; ++i) {
@@ -76,6 +80,7 @@ TEST(Fuzz, LongInputsAreReadInTimeAndMemory) {
     std::string input;
   } inputs[] = {
       {"trace", pooled},
+      {"trace", steps},
       {"trace", taps + Repeat(R"({"kind":"pooled","tap":"ffn_out","layer":0,"tokens":10000})"
                               "\n",
                               2)},

@@ -122,6 +122,10 @@ TEST(RunRecord, DamageIsNamed) {
                           "\n";
   has(error(header + tap + tap), "line 3: L01.ffn_out of token 1 for the second time");
   has(error("{\"kind\":\"header\",\"ids\":[1]}\n" + tap), "line 2: token 1 of a run of 1");
+  has(error(R"({"kind":"header","steps":[{"phase":"prefill","first":0,"tokens":2},)"
+            R"({"phase":"decode","first":1,"tokens":1}]})"
+            "\n"),
+      "line 1: a step begins at token 1, before the step ahead of it ends at 2");
   EXPECT_EQ(error(header), "") << "cut off between lines";
   EXPECT_EQ(ReadRun(dir / "t").report.remarks.size(), 1u) << "but that is said";
 }

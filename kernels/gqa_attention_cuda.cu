@@ -175,6 +175,9 @@ __device__ Softmax SumSpan(const Args& a, const Kv* k, const Kv* v, const Querie
   const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const unsigned first_channel = warp * S::kChannels, channel = threadIdx.x % S::kHeadDim;
   const unsigned first_of_part = threadIdx.x / S::kHeadDim * S::kPartPositions;
+  // Far below 2^32 / 16. Pointers that step, or offsets of 64 bits, make sm_120 or sm_80 spill.
+  const auto key_block = static_cast<unsigned>(a.key_block);
+  const auto kv_stride = static_cast<unsigned>(a.kv_stride);
   const float root = sqrtf(static_cast<float>(a.head_dim));
   Softmax softmax;
   for (float& part : y) part = 0;
@@ -186,12 +189,13 @@ __device__ Softmax SumSpan(const Args& a, const Kv* k, const Kv* v, const Querie
     const Kv* value = v + a.ValueOffset(block.kv_head, tile + first_of_part, channel);
     float keys[S::kChannels], values[S::kPartPositions];
     LAB_UNROLL
-    for (unsigned i = 0; i < S::kChannels; ++i, key += a.key_block)
-      keys[i] = inside && first_channel + i < a.head_dim ? Value(*key) : 0.0f;
+    for (unsigned i = 0; i < S::kChannels; ++i)
+      keys[i] = inside && first_channel + i < a.head_dim ? Value(key[i * key_block]) : 0.0f;
     LAB_UNROLL
-    for (unsigned i = 0; i < S::kPartPositions; ++i, value += a.kv_stride)
-      values[i] =
-          tile + first_of_part + i < block.seen && channel < a.head_dim ? Value(*value) : 0.0f;
+    for (unsigned i = 0; i < S::kPartPositions; ++i)
+      values[i] = tile + first_of_part + i < block.seen && channel < a.head_dim
+                      ? Value(value[i * kv_stride])
+                      : 0.0f;
     StoreScores<kColumns>(keys, shared);
     __syncthreads();
     StoreWeights(inside, root, shared, softmax);

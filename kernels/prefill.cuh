@@ -58,14 +58,15 @@ struct PrefillTile {
 /// Begins to copy the weights of the calling warp, 16 bytes at a time, two lanes to a row: one
 /// takes the even pieces, one the odd ones. Rows behind the last one are that one.
 template <class Shape>
-__device__ void StageWeights(const PrefillTile& tile, size_t block, uint8_t* stage) {
+__device__ void StageWeights(const PrefillTile& tile, unsigned block, uint8_t* stage) {
   using K = KQuant<Shape::kType>;
   const unsigned r = threadIdx.x % kHalfRows, odd = threadIdx.x % kWarp / kHalfRows;
   uint8_t* const to = stage + threadIdx.x / kWarp * Shape::kWarpBytes + r * Shape::kStride;
   LAB_UNROLL
   for (int half = 0; half < kHalves; ++half) {
     const WeightView& w = tile.w[half];
-    const size_t from = AtMost(tile.row[half] + r, w.rows - 1) * (w.cols / kBlockCols) + block;
+    const auto row = static_cast<unsigned>(AtMost(tile.row[half] + r, w.rows - 1));
+    const unsigned from = row * static_cast<unsigned>(w.cols / kBlockCols) + block;
     LAB_UNROLL
     for (unsigned even = 0; even < K::kPieces; even += 2) {
       const unsigned piece = even + odd;
@@ -79,7 +80,7 @@ __device__ void StageWeights(const PrefillTile& tile, size_t block, uint8_t* sta
 /// Likewise the activations, by all threads: sixteen of them copy a column of B. Tokens behind the
 /// last one are that one.
 template <class Shape>
-__device__ void StageActivations(const PrefillTile& tile, size_t block, uint8_t* stage) {
+__device__ void StageActivations(const PrefillTile& tile, unsigned block, uint8_t* stage) {
   constexpr unsigned kTokens = Shape::kTokens, kAtOnce = kPrefillThreads / 16;
   const QuantizedView& xq = tile.xq;
   const auto n = static_cast<unsigned>(xq.n);
@@ -159,22 +160,19 @@ __device__ void MultiplyBlock(const uint8_t* weights, const uint8_t* integers,
   }
 }
 
-/// The bits of d, and of dmin above them, of a block of one of the warp's rows: that of the lane's
-/// number. Loaded before the products, so that d of Q6_K, which is in no stage, has time to come.
+/// The bits of d of a block of one of the warp's rows, that of the lane's number, where d is in no
+/// stage (Q6_K): asked for before the products, so that it has time to come. Else 0.
 template <class Shape>
-__device__ unsigned LoadFactors(const PrefillTile& tile, size_t block, const uint8_t* weights) {
+__device__ unsigned LoadUnstagedScale(const PrefillTile& tile, unsigned block) {
+  if constexpr (Shape::kType != BlockType::Q6_K) return 0;
   const unsigned lane = threadIdx.x % kWarp;
-  if constexpr (Shape::kType == BlockType::Q6_K) {
-    const auto bits = [&](int half) -> unsigned {
-      const WeightView& w = tile.w[half];
-      const size_t row = AtMost(tile.row[half] + lane % kHalfRows, w.rows - 1);
-      const size_t at = row * (w.cols / kBlockCols) + block;
-      return *reinterpret_cast<const uint16_t*>(Field<Shape::kType, 3>(w, at));
-    };
-    return lane < kHalfRows ? bits(0) : bits(1);
-  } else {
-    return WordAt(weights + lane * Shape::kStride);
-  }
+  const auto bits = [&](int half) -> unsigned {
+    const WeightView& w = tile.w[half];
+    const size_t row = AtMost(tile.row[half] + lane % kHalfRows, w.rows - 1);
+    const size_t at = row * (w.cols / kBlockCols) + block;
+    return *reinterpret_cast<const uint16_t*>(Field<BlockType::Q6_K, 3>(w, at));
+  };
+  return lane < kHalfRows ? bits(0) : bits(1);
 }
 
 /// s = S of the block for the rows of the warp and eight tokens. A sum is taken apart into bytes,
@@ -203,12 +201,16 @@ __device__ void MultiplyMins(const uint8_t* weights, const uint8_t* sums, int (&
   }
 }
 
-/// Adds a block to y. factors: of LoadFactors.
+/// Adds a block to y. unstaged: of LoadUnstagedScale.
 template <class Shape>
-__device__ void AddBlock(unsigned factors, const uint8_t* weights, const uint8_t* stage,
+__device__ void AddBlock(unsigned unstaged, const uint8_t* weights, const uint8_t* stage,
                          const int (&p)[kHalves][Shape::kTiles][4],
                          float (&y)[kHalves][Shape::kTokenTiles][4]) {
   const auto* const scales = reinterpret_cast<const float2*>(stage + Shape::kScalesAt);
+  // The bits of d, and of dmin above them.
+  const unsigned factors = Shape::kType == BlockType::Q6_K
+                               ? unstaged
+                               : WordAt(weights + threadIdx.x % kWarp * Shape::kStride);
   float d[2 * kHalves], dmin[2 * kHalves];
   LAB_UNROLL
   for (int r = 0; r < 2 * kHalves; ++r) {
@@ -245,9 +247,10 @@ __device__ void AddBlock(unsigned factors, const uint8_t* weights, const uint8_t
 template <class Shape>
 __device__ void PrefillDots(const PrefillTile& tile, float (&y)[kHalves][Shape::kTokenTiles][4]) {
   uint8_t* const shared = DynamicShared<uint8_t>();
-  const size_t blocks = tile.w[0].cols / kBlockCols;
+  // Blocks are counted in 32 bits, and those of a matrix as well: else sm_120 spills.
+  const auto blocks = static_cast<unsigned>(tile.w[0].cols / kBlockCols);
   const bool has_rows = tile.row[0] < tile.w[0].rows;
-  const auto begin_stage = [&](size_t block) {
+  const auto begin_stage = [&](unsigned block) {
     uint8_t* const stage = shared + block % 2 * Shape::kStageBytes;
     if (has_rows) StageWeights<Shape>(tile, block, stage);
     StageActivations<Shape>(tile, block, stage);
@@ -257,7 +260,7 @@ __device__ void PrefillDots(const PrefillTile& tile, float (&y)[kHalves][Shape::
       for (float& value : of_tile) value = 0;
   begin_stage(0);
   __pipeline_commit();
-  for (size_t block = 0; block < blocks; ++block) {
+  for (unsigned block = 0; block < blocks; ++block) {
     if (block + 1 < blocks) begin_stage(block + 1);
     __pipeline_commit();
     __pipeline_wait_prior(1);
@@ -265,10 +268,10 @@ __device__ void PrefillDots(const PrefillTile& tile, float (&y)[kHalves][Shape::
     if (has_rows) {
       const uint8_t* const stage = shared + block % 2 * Shape::kStageBytes;
       const uint8_t* const weights = stage + threadIdx.x / kWarp * Shape::kWarpBytes;
-      const unsigned factors = LoadFactors<Shape>(tile, block, weights);
+      const unsigned unstaged = LoadUnstagedScale<Shape>(tile, block);
       int p[kHalves][Shape::kTiles][4];
       MultiplyBlock<Shape>(weights, stage + Shape::kIntegersAt, p);
-      AddBlock<Shape>(factors, weights, stage, p, y);
+      AddBlock<Shape>(unstaged, weights, stage, p, y);
     }
     __syncthreads();  // before the stage is overwritten
   }

@@ -15,8 +15,7 @@ the line. A mutant is built and the tests run on it until one fails. What become
 
 Only the first two count towards N. RESULTS has a line for each, with file, line, both texts and the
 tests that failed; run again with the same seed at the same commit, it is gone on with. The order of
-lines depends on commit and seed alone, so a larger N continues a smaller one. Install
-ccache, or the first build is a whole one at each start.
+lines depends on commit and seed alone, so a larger N continues a smaller one.
 """
 import argparse
 import hashlib
@@ -26,14 +25,12 @@ import pathlib
 import random
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-TREE = ROOT / "build" / "mutants"
-BUILD = TREE / "build" / "release"
+from copy_of_tree import ROOT, Copy
+
 TIMEOUT = 300  # seconds for each half of the tests, which takes 40 on an idle machine
 MEMORY = 16 << 30  # a mutant that asks for more than this address space gets no more
 
@@ -77,11 +74,11 @@ def mutations(code, before):
     return found
 
 
-def draw(seed):
+def draw(tree, seed):
     """All lines that can be mutated, in the order of the seed, with one mutation each."""
     rng, lines = random.Random(seed), []
     for folder in "lab", "kernels", "model":
-        for path in sorted((TREE / folder).iterdir()):
+        for path in sorted((tree / folder).iterdir()):
             if path.suffix not in (".cc", ".h", ".cu", ".cuh"):
                 continue
             text = path.read_text()
@@ -89,33 +86,24 @@ def draw(seed):
             for i, line in enumerate(text.split("\n")):
                 found = mutations(code[i], code[i - 1] if i else "")
                 if found:
-                    lines.append((str(path.relative_to(TREE)), i, line, found))
+                    lines.append((str(path.relative_to(tree)), i, line, found))
     rng.shuffle(lines)
     for file, i, line, found in lines:
         start, end, text = rng.choice(found)
         yield file, i, line, line[:start] + text + line[end:]
 
 
-def run(command, **more):
-    return subprocess.run(command, cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors="replace", **more)
+def programs(copy):
+    return [hashlib.sha256((copy.binaries / name).read_bytes()).hexdigest()
+            for name in ("lab", "lab_test")]
 
 
-def build():
-    return run(["cmake", "--build", "--preset", "release", "--parallel", str(os.cpu_count()),
-                "--target", "lab_test"]).returncode == 0
-
-
-def programs():
-    return [hashlib.sha256((BUILD / name).read_bytes()).hexdigest() for name in ("lab", "lab_test")]
-
-
-def failing(tests):
+def failing(copy, tests):
     """What failed of the tests; empty if nothing did."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    done = run(["ctest", "--preset", "release", "--tests-regex", tests, "--stop-on-failure",
+    done = copy.run(["ctest", "--preset", "release", "--tests-regex", tests, "--stop-on-failure",
                 "--parallel", str(os.cpu_count()), "--no-tests=error", "--timeout", str(TIMEOUT)],
-               env=os.environ | {"GTEST_FAIL_FAST": "1"}, preexec_fn=limit)
+                    env=os.environ | {"GTEST_FAIL_FAST": "1"}, preexec_fn=limit)
     if done.returncode == 0:
         return []
     named = re.findall(r"\[  FAILED  \] ([\w/]+\.[\w/]+)", done.stdout)
@@ -123,22 +111,17 @@ def failing(tests):
     return sorted(set(named)) or re.findall(r"\*\*\*(\w+.*?) +[\d.]+ sec", done.stdout) or ["?"]
 
 
-def judge(mutant, original, tests):
+def judge(copy, mutant, original, tests):
     file, i, _, changed = mutant
-    path = TREE / file
-    text = path.read_text()
-    lines = text.split("\n")
+    lines = (copy.tree / file).read_text().split("\n")
     lines[i] = changed
-    path.write_text("\n".join(lines))
-    try:
-        if not build():
+    with copy.changed({file: "\n".join(lines)}):
+        if not copy.build():
             return "no build", []
-        if programs() == original:
+        if programs(copy) == original:
             return "same code", []
-        failed = failing(tests)
+        failed = failing(copy, tests)
         return ("noticed" if failed else "survived"), failed
-    finally:
-        path.write_text(text)
 
 
 def main():
@@ -158,29 +141,23 @@ def main():
     if done[0] != head:
         sys.exit(f"{args.results} is of another run: {done[0]}")
 
-    shutil.rmtree(TREE, ignore_errors=True)
-    TREE.mkdir(parents=True)
-    subprocess.run(f"git archive HEAD | tar -x -m -C {TREE}", shell=True, cwd=ROOT, check=True)
-    os.environ["GIT_DIR"] = str(TREE / "none")  # or the changed line were in the version, too
-    if run(["cmake", "--preset", "release", "-DLAB_CUDA=OFF"]).returncode or not build():
-        sys.exit("the project itself does not build")
-    os.environ["CCACHE_READONLY"] = "1"  # a mutant is not built again
-    original = programs()
-    if failed := failing(args.tests):
+    copy = Copy("mutants")
+    original = programs(copy)
+    if failed := failing(copy, args.tests):
         sys.exit(f"without a mutant fail: {failed}")
 
     with args.results.open("a") as out:
         if len(done) == 1:
             print(json.dumps(head), file=out, flush=True)
         counts = {}
-        for number, mutant in enumerate(draw(args.seed), 1):
+        for number, mutant in enumerate(draw(copy.tree, args.seed), 1):
             if counts.get("noticed", 0) + counts.get("survived", 0) >= args.count:
                 break
             if number < len(done):
                 result = done[number]
             else:
                 start = time.monotonic()
-                verdict, failed = judge(mutant, original, args.tests)
+                verdict, failed = judge(copy, mutant, original, args.tests)
                 file, i, before, after = mutant
                 result = {"verdict": verdict, "at": f"{file}:{i + 1}", "before": before.strip(),
                           "after": after.strip(), "failed": failed,

@@ -166,9 +166,10 @@ class LlamaLogReader {
     if (head && head->name.starts_with("cache_k_") && head->op == "SET_ROWS")
       run_.header.kv = std::string(head->type);
     if (!head || !tap) return SkipValues();
-    if (tap->first == Tap::q_rope) run_.header.head_dim = head->shape[0];
-    if (tap->first == Tap::embedding) StartPass(line, head->shape[1]);
-    TakeValues(line, *head, tap->first, tap->second);
+    const auto [which, layer] = *tap;
+    if (which == Tap::q_rope) run_.header.head_dim = head->shape[0];
+    if (which == Tap::embedding) StartPass(line, head->shape[1]);
+    TakeValues(line, *head, which, layer);
   }
 
   // Each pass through the graph begins with the embedding.

@@ -142,27 +142,27 @@ __global__ void PrefillKernel(MatvecArgs<float> a) {
   const size_t row = threadIdx.x / kWarp * 32;
   const PrefillTile tile = {{a.w, a.w}, {row, row + 16}, a.xq, 0, a.tokens};
   uint8_t* const shared = DynamicShared<uint8_t>();
-  const auto stage_of = [&](size_t block) {
+  const auto stage_of = [&](unsigned block) {
     return shared + (kSlip == PrefillSlip::one_stage ? 0 : block % 2 * Shape::kStageBytes);
   };
-  const auto begin_stage = [&](size_t block) {
+  const auto begin_stage = [&](unsigned block) {
     StageWeights<Shape>(tile, block, stage_of(block));
     StageActivations<Shape>(tile, block, stage_of(block));
   };
-  const size_t blocks = a.w.cols / kBlockCols;
+  const auto blocks = static_cast<unsigned>(a.w.cols / kBlockCols);
   float y[kHalves][Shape::kTokenTiles][4] = {};
   begin_stage(0);
   __pipeline_commit();
-  for (size_t block = 0; block < blocks; ++block) {
+  for (unsigned block = 0; block < blocks; ++block) {
     if (block + 1 < blocks) begin_stage(block + 1);
     __pipeline_commit();
     __pipeline_wait_prior(kSlip == PrefillSlip::no_wait ? 2 : 1);
     if (kSlip != PrefillSlip::no_barrier_after_the_copy) __syncthreads();
     const uint8_t* const weights = stage_of(block) + threadIdx.x / kWarp * Shape::kWarpBytes;
-    const unsigned factors = LoadFactors<Shape>(tile, block, weights);
+    const unsigned unstaged = LoadUnstagedScale<Shape>(tile, block);
     int p[kHalves][Shape::kTiles][4];
     MultiplyBlock<Shape>(weights, stage_of(block) + Shape::kIntegersAt, p);
-    AddBlock<Shape>(factors, weights, stage_of(block), p, y);
+    AddBlock<Shape>(unstaged, weights, stage_of(block), p, y);
     if (kSlip != PrefillSlip::no_barrier_before_the_overwrite) __syncthreads();
   }
   for (int i = 0; i < kHalves * Shape::kTokenTiles * 4; ++i) {

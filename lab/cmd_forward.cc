@@ -8,6 +8,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "lab/cli.h"
 #include "lab/error.h"
@@ -281,21 +284,30 @@ class Run {
     }
     if (trace_file_) {
       const bool csv = f_.trace.ends_with(".csv");
-      trace_file_->Write(csv ? TraceToCsv(trace_) : TraceToJsonl(trace_));
+      (csv ? TraceToCsv : TraceToJsonl)(trace_, [&](auto line) { trace_file_->Write(line); });
       trace_file_->Commit();
     }
     if (time_file_) {
       time_file_->Write(TimesToChromeTrace(times_));
       time_file_->Commit();
     }
-    if (ParseFormat(f_.format) == Format::jsonl && f_.trace != "-")
-      PrintOut(TraceToJsonl(trace_) + (f_.timing ? TimesToJsonl(times_) : ""));
+    if (ParseFormat(f_.format) == Format::jsonl && f_.trace != "-") PrintJsonl();
     if (!text_on_stdout()) return;
     const bool colour = isatty(STDOUT_FILENO);
     if (f_.tracing || f_.generate == 0) PrintOut(TraceToText(trace_, colour));
     if (f_.tracing && f_.generate > 0)
       PrintOut(fmt::format("\ngenerated: {}\n", trace_.generated.text));
     if (f_.timing) PrintOut(TimesToText(times_));
+  }
+
+  void PrintJsonl() const {
+    constexpr size_t kPiece = 1 << 16;
+    std::string piece;
+    TraceToJsonl(trace_, [&](std::string_view line) {
+      piece += line;
+      if (piece.size() >= kPiece) PrintOut(std::exchange(piece, {}));
+    });
+    PrintOut(piece + (f_.timing ? TimesToJsonl(times_) : ""));
   }
 
   int ExitCodeOf() const {

@@ -2,9 +2,11 @@
 // A trace: what one run recorded at its taps, and enough about the run to know what may be compared
 // with it. Written as JSON lines (the schema is in notes/formats.md), CSV or a terminal table.
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -104,10 +106,12 @@ class TraceRecorder : public TapSink<T> {
 template <class T>
 TopRecord ComputeTop(const T* logits, size_t vocab, size_t token, size_t k);
 
+/// Takes a file line by line: the trace of 2,000 tokens of 28 layers has 290 MB.
+using TextSink = std::function<void(std::string_view)>;
 /// One record a line: header, tap, top, pooled, generated, summary.
-std::string TraceToJsonl(const Trace& trace);
+void TraceToJsonl(const Trace& trace, const TextSink& write);
 /// One row for each layer and token: mean, std, absmax and argmax of every tap inside the layers.
-std::string TraceToCsv(const Trace& trace);
+void TraceToCsv(const Trace& trace, const TextSink& write);
 /// For eyes: the layer table, massive activations, embedding, final norm, lm_head, the top-k.
 std::string TraceToText(const Trace& trace, bool colour);
 

@@ -121,8 +121,8 @@ std::string Line(const Json& record) {
 
 }  // namespace
 
-std::string TraceToJsonl(const Trace& trace) {
-  std::string out = Line(HeaderRecord(trace));
+void TraceToJsonl(const Trace& trace, const TextSink& write) {
+  write(Line(HeaderRecord(trace)));
   uint64_t nan = 0, inf = 0;
   for (const TapRecord& r : trace.taps) {
     Json record = {{"kind", "tap"},
@@ -132,16 +132,16 @@ std::string TraceToJsonl(const Trace& trace) {
                    {"id", trace.header.ids.at(r.token)}};
     PutStats(record, r.stats);
     if (r.sketch) record["sketch"] = ToJson(*r.sketch);
-    out += Line(record);
+    write(Line(record));
     nan += r.stats.nan;
     inf += r.stats.inf;
   }
   for (const TopRecord& t : trace.tops)
-    out += Line({{"kind", "top"},
-                 {"token", t.token},
-                 {"ids", t.ids},
-                 {"logits", Numbers(t.logits)},
-                 {"p", Numbers(t.p)}});
+    write(Line({{"kind", "top"},
+                {"token", t.token},
+                {"ids", t.ids},
+                {"logits", Numbers(t.logits)},
+                {"p", Numbers(t.p)}}));
   for (const auto& [key, group] : GroupTaps(trace)) {
     Json record = {{"kind", "pooled"},
                    {"tap", InfoOf(key.second).name},
@@ -151,43 +151,42 @@ std::string TraceToJsonl(const Trace& trace) {
     PutStats(record, pooled);
     record["argmax"] = group[pooled.argmax]->stats.argmax;
     record["argmax_token"] = group[pooled.argmax]->token;
-    out += Line(record);
+    write(Line(record));
   }
   const Generated& g = trace.generated;
   if (!g.ids.empty())
-    out += Line({{"kind", "generated"},
-                 {"ids", g.ids},
-                 {"text", g.text},
-                 {"end", g.end_of_text ? "end_of_text" : "length"}});
-  return out + Line({{"kind", "summary"},
-                     {"tokens", trace.header.ids.size()},
-                     {"taps", trace.taps.size()},
-                     {"tops", trace.tops.size()},
-                     {"nan", nan},
-                     {"inf", inf}});
+    write(Line({{"kind", "generated"},
+                {"ids", g.ids},
+                {"text", g.text},
+                {"end", g.end_of_text ? "end_of_text" : "length"}}));
+  write(Line({{"kind", "summary"},
+              {"tokens", trace.header.ids.size()},
+              {"taps", trace.taps.size()},
+              {"tops", trace.tops.size()},
+              {"nan", nan},
+              {"inf", inf}}));
 }
 
-std::string TraceToCsv(const Trace& trace) {
-  std::string out = "layer,token,id";
+void TraceToCsv(const Trace& trace, const TextSink& write) {
+  std::string head = "layer,token,id";
   for (const TapInfo& tap : Taps())
-    if (tap.per_layer) out += fmt::format(",{0}_mean,{0}_std,{0}_absmax,{0}_argmax", tap.name);
-  out += "\n";
+    if (tap.per_layer) head += fmt::format(",{0}_mean,{0}_std,{0}_absmax,{0}_argmax", tap.name);
+  write(head + "\n");
   const auto groups = GroupTaps(trace);
   for (size_t layer = 0; layer < trace.header.layers; ++layer) {
     for (size_t token = 0; token < trace.header.ids.size(); ++token) {
-      out += fmt::format("{},{},{}", layer, token, trace.header.ids[token]);
+      std::string row = fmt::format("{},{},{}", layer, token, trace.header.ids[token]);
       for (size_t t = 0; t < Taps().size(); ++t) {
         if (!Taps()[t].per_layer) continue;
         const auto it = groups.find({static_cast<int>(layer), static_cast<Tap>(t)});
         const TapRecord* found = it == groups.end() ? nullptr : FindToken(it->second, token);
-        out += found ? fmt::format(",{:.9g},{:.9g},{:.9g},{}", found->stats.mean, found->stats.std,
+        row += found ? fmt::format(",{:.9g},{:.9g},{:.9g},{}", found->stats.mean, found->stats.std,
                                    found->stats.absmax, found->stats.argmax)
                      : ",,,,";
       }
-      out += "\n";
+      write(row + "\n");
     }
   }
-  return out;
 }
 
 }  // namespace lab

@@ -40,7 +40,9 @@ TEST(RunRecord, TraceComesBack) {
   trace.header.layers = 28;
   trace.header.steps = {{true, 0, kIds.size()}};
   const TempDir dir;
-  const RunRecord run = ReadRun(WriteBytes(dir / "t", TraceToJsonl(trace)));
+  std::string text;
+  TraceToJsonl(trace, [&](std::string_view line) { text += line; });
+  const RunRecord run = ReadRun(WriteBytes(dir / "t", text));
   EXPECT_EQ(run.header.format, "lab trace");
   EXPECT_EQ(run.header.ids, kIds);
   EXPECT_EQ(run.header.sha256, std::nullopt) << "an empty string is no hash";

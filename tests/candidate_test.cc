@@ -15,12 +15,13 @@
 #include "lab/redraw.h"
 #include "lab/safetensors.h"
 #include "reference/dequant_ref.h"
+#include "tests/paths.h"
 
 namespace lab {
 namespace {
 
 Case CommittedCase(const std::string& name) {
-  for (Case& c : ReadCases(LAB_CASES_DIR))
+  for (Case& c : ReadCases(kCasesDir))
     if (c.name == name) return c;
   throw Error(kInternal, name);
 }

@@ -1,5 +1,6 @@
 // lab bench: what it times, what it refuses, and what it says of it. Nothing here asks how fast.
 #include "tests/cli_run.h"
+#include "tests/paths.h"
 
 namespace lab::cli_test {
 namespace {
@@ -66,7 +67,7 @@ TEST(CliBench, AWrongRowIsNotTimed) {
 }
 
 TEST(CliBench, CaseFilesInsteadOfAModel) {
-  const Result r = RunLab({"bench", "--cases", LAB_CASES_DIR, "--case", "L03.gate_up,L03.attn_ctx*",
+  const Result r = RunLab({"bench", "--cases", kCasesDir, "--case", "L03.gate_up,L03.attn_ctx*",
                            "--contract", "f32", "--warm", "--benchmark_min_time=0.001",
                            "--benchmark_format=json", "--benchmark_repetitions=1"});
   EXPECT_EQ(r.code, 0) << r.err;

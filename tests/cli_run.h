@@ -22,6 +22,7 @@
 #include "lab/sha256.h"
 #include "lab/taps.h"
 #include "model/gguf.h"
+#include "tests/paths.h"
 #include "tests/test_util.h"
 
 extern char** environ;
@@ -48,7 +49,7 @@ struct Result {
 class Process {
  public:
   explicit Process(Strings args) : args_(std::move(args)) {
-    args_.insert(args_.begin(), LAB_BINARY);
+    args_.insert(args_.begin(), kLabBinary);
     env_ = {{"HOME", dir_ / "home"}, {"XDG_CACHE_HOME", dir_ / "cache"}, {"LAB_MODEL", ""}};
     posix_spawn_file_actions_init(&files_);
     Connect(STDIN_FILENO, "/dev/null", O_RDONLY);

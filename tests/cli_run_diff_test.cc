@@ -1,5 +1,6 @@
 // The command line: lab diff, and lab inspect of a run.
 #include "tests/cli_run.h"
+#include "tests/paths.h"
 
 namespace lab::cli_test {
 namespace {
@@ -162,7 +163,7 @@ TEST_F(CliRunDiff, InspectChecksTheLaws) {
 
 // The published trace of the 7B: what its figures are can be told, which tokens they pool cannot.
 TEST_F(CliRunDiff, InspectOfThePublishedTrace) {
-  const std::string golden = std::string(LAB_GOLDEN_DIR) + "/apr-trace.7b.";
+  const std::string golden = std::string(kGoldenDir) + "/apr-trace.7b.";
   for (const char* name : {"head.txt", "sub-ffn-stds.csv"}) {
     const Result r = RunLab({"inspect", golden + name});
     EXPECT_EQ(r.code, 0) << r.out;

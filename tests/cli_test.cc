@@ -1,5 +1,6 @@
 // The command line: usage, which model, generation, and the verbs that are neither trace nor check.
 #include "tests/cli_run.h"
+#include "tests/paths.h"
 
 namespace lab::cli_test {
 namespace {
@@ -360,7 +361,7 @@ TEST(CliInspect, AModel) {
 }
 
 TEST(CliInspect, AFileThatIsNoWholeModel) {
-  const std::string path = std::string(LAB_GOLDEN_DIR) + "/every_type.gguf";
+  const std::string path = std::string(kGoldenDir) + "/every_type.gguf";
   const Result r = RunLab({"inspect", path});
   EXPECT_EQ(r.code, 0) << r.err;
   ExpectHas(r.out, {"t.BF16", "24 x 512", "Q5_0", "not a model that lab can run",

@@ -10,6 +10,7 @@
 #include "lab/device.h"
 #include "lab/error.h"
 #include "lab/judge.h"
+#include "tests/paths.h"
 
 namespace lab {
 namespace {
@@ -26,7 +27,7 @@ int Orders() {
 
 TEST(CudaHost, EveryRowPassesEveryCaseInEveryOrder) {
   size_t judged = 0;
-  for (const Case& c : ReadCases(LAB_CASES_DIR)) {
+  for (const Case& c : ReadCases(kCasesDir)) {
     Oracles oracles(c);
     for (const Row& row : Rows()) {
       if (row.op != c.op || !Built(row)) continue;

@@ -12,6 +12,7 @@
 #include "lab/error.h"
 #include "lab/judge.h"
 #include "reference/dequant_ref.h"
+#include "tests/paths.h"
 #include "tests/test_util.h"
 
 namespace lab {
@@ -49,7 +50,7 @@ TEST(EdgeCases, TheCommittedFilesAreWhatTheGeneratorMakes) {
   size_t bytes = 0;
   for (const char* name : {"edges.toml", "edges.safetensors"}) {
     const std::string made = ReadText(dir / name);
-    EXPECT_TRUE(made == ReadText(std::string(LAB_CASES_DIR) + "/" + name))
+    EXPECT_TRUE(made == ReadText(std::string(kCasesDir) + "/" + name))
         << name << " differs; if that is meant, run lab capture --edges -o cases/edges";
     bytes += made.size();
   }

@@ -4,6 +4,7 @@
 #include "lab/error.h"
 #include "tests/fuzz/memory.h"
 #include "tests/fuzz/targets.h"
+#include "tests/paths.h"
 #include "tests/test_util.h"
 
 namespace lab::fuzz {
@@ -24,7 +25,7 @@ const Target& Find(std::string_view name) {
 TEST(Fuzz, EveryInputOfTheCorporaIsReadOrRefused) {
   for (const Target& target : Targets()) {
     size_t inputs = 0;
-    const std::string folder = std::string(LAB_CORPUS_DIR "/") + std::string(target.name);
+    const std::string folder = std::string(kCorpusDir) + "/" + std::string(target.name);
     for (const auto& entry : std::filesystem::directory_iterator(folder)) {
       SCOPED_TRACE(entry.path());
       EXPECT_NO_THROW(RunTarget(target, AsBytes(ReadBytes(entry.path()))));

@@ -3,6 +3,7 @@
 
 #include "lab/binding.h"
 #include "tests/hwy_util.h"
+#include "tests/paths.h"
 
 namespace lab {
 namespace {
@@ -44,7 +45,7 @@ void Compare(const Case& c, Contract contract, Backend backend) {
 
 TEST(GateUpSwiglu, HasTheBitsOfItsThreeSteps) {
   size_t compared = 0;
-  for (const Case& c : ReadCases(LAB_CASES_DIR)) {
+  for (const Case& c : ReadCases(kCasesDir)) {
     if (c.op != Op::gate_up_swiglu) continue;
     SCOPED_TRACE(c.name);
     for (const Contract contract : {Contract::f32, Contract::q8, Contract::q16}) {

@@ -12,11 +12,12 @@
 
 #include "lab/trace.h"
 #include "model/forward.h"
+#include "tests/paths.h"
 
 namespace lab {
 
 inline std::string GoldenPath(const std::string& name) {
-  return std::string(LAB_GOLDEN_DIR) + "/" + name;
+  return std::string(kGoldenDir) + "/" + name;
 }
 
 /// What a golden file that is packed with gzip holds.

@@ -14,6 +14,7 @@
 #include "lab/error.h"
 #include "lab/output.h"
 #include "lab/simd_target.h"
+#include "tests/paths.h"
 #include "tests/test_util.h"
 
 namespace lab {
@@ -60,7 +61,7 @@ TEST(Judge, EveryRowPassesOnEveryTinyCase) {
 }
 
 TEST(Judge, EveryRowHasACommittedCase) {
-  const std::vector<Case> cases = ReadCases(LAB_CASES_DIR);
+  const std::vector<Case> cases = ReadCases(kCasesDir);
   for (const Row& row : Rows())
     EXPECT_TRUE(std::any_of(cases.begin(), cases.end(), [&](const Case& c) {
       return c.op == row.op;
@@ -190,13 +191,13 @@ std::pair<int, std::string> RunCheck(std::vector<std::string> args) {
 }
 
 TEST(CheckVerb, CommittedCasesPassOnEveryTarget) {
-  const auto [code, out] = RunCheck({"--cases", LAB_CASES_DIR, "--repeat", "2"});
+  const auto [code, out] = RunCheck({"--cases", kCasesDir, "--repeat", "2"});
   EXPECT_EQ(code, kPass) << out;
   EXPECT_NE(out.find(" passed, 0 failed"), std::string::npos) << out;
 }
 
 TEST(CheckVerb, ExitCodes) {
-  const std::string cases = LAB_CASES_DIR;
+  const std::string cases = kCasesDir;
   EXPECT_EQ(RunCheck({"--cases", cases, "--case", "nosuch"}).first, kNotComparable);
   EXPECT_EQ(RunCheck({"--cases", cases, "--op", "nosuch"}).first, kNotComparable);
   EXPECT_EQ(RunCheck({"--cases", cases, "--op", "silu", "--backend", "cuda"}).first,
@@ -209,7 +210,7 @@ TEST(CheckVerb, ExitCodes) {
 }
 
 TEST(CheckVerb, RequiredBackendsShardsAndFormats) {
-  const std::string cases = LAB_CASES_DIR;
+  const std::string cases = kCasesDir;
   EXPECT_EQ(RunCheck({"--cases", cases, "--op", "silu", "--require", "cuda"}).first,
             Cuda().problem.empty() ? kPass : kCannotRun);
   EXPECT_EQ(RunCheck({"--cases", cases, "--op", "silu", "--require", "hwy"}).first, kPass);
@@ -225,7 +226,7 @@ TEST(CheckVerb, RequiredBackendsShardsAndFormats) {
 }
 
 TEST(CheckVerb, ShardsMergeIntoTheWhole) {
-  const std::string cases = LAB_CASES_DIR;
+  const std::string cases = kCasesDir;
   const std::vector<std::string> args = {"--cases",   cases,   "--op",
                                          "silu,rope", "--use", "silu=mutant:gelu"};
   const auto with = [&](std::vector<std::string> more) {
@@ -255,7 +256,7 @@ TEST(CheckVerb, ShardsMergeIntoTheWhole) {
 // Mutants are cut by mutant, not by case: one case of them all must show a mutant.
 TEST(CheckVerb, ShardsOfMutantsMergeIntoTheWhole) {
   const TempDir dir;
-  const std::vector<std::string> args = {"--cases", LAB_CASES_DIR, "--op", "silu", "--mutants"};
+  const std::vector<std::string> args = {"--cases", kCasesDir, "--op", "silu", "--mutants"};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.begin(), args.begin(), args.end());
     return RunCheck(more);

@@ -13,6 +13,7 @@
 #include "lab/mutant_matrix.h"
 #include "lab/use.h"
 #include "model/forward.h"
+#include "tests/paths.h"
 #include "tests/test_util.h"
 
 namespace lab {
@@ -48,7 +49,7 @@ size_t ExpectAllAsTheyShould(bool (*chosen)(const Row&), bool until_killed) {
       rows.push_back(&row);
   size_t compared = 0;
   for (const MutantLine& line :
-       RunMutants(AllMutants(), rows, ReadCases(LAB_CASES_DIR), 2, until_killed)) {
+       RunMutants(AllMutants(), rows, ReadCases(kCasesDir), 2, until_killed)) {
     EXPECT_TRUE(line.AsItShould()) << line.mutant->name << " on " << NameOf(line.op) << ", "
                                    << line.compared << " compared; " << line.wrong;
     for (const std::string& row : line.survivors) ADD_FAILURE() << "survives in " << row;
@@ -73,7 +74,7 @@ TEST(Mutants, AreKilledInEveryCudaKernelOnTheHost) {
 
 // A mutant counts where it changes a bit: no row may be left with hardly any.
 TEST(Mutants, EveryRowIsFailedByFiveOfThem) {
-  const std::vector<Case> cases = ReadCases(LAB_CASES_DIR);
+  const std::vector<Case> cases = ReadCases(kCasesDir);
   for (const Row& row : Rows()) {
     // The oracle is what the others are judged by.
     if (row.backend == Backend::oracle || !WhyNotHere(row).empty()) continue;

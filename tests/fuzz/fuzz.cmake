@@ -1,7 +1,6 @@
 # The targets of tests/fuzz/targets.h: replayed over their corpora by lab_test everywhere, and fuzzed
 # by lab_fuzz, which the preset `fuzz` builds.
 target_sources(lab_test PRIVATE tests/fuzz/targets.cc tests/fuzz/memory.cc)
-target_compile_definitions(lab_test PRIVATE LAB_CORPUS_DIR="${PROJECT_SOURCE_DIR}/tests/fuzz/corpus")
 
 if(CMAKE_CXX_FLAGS MATCHES "fuzzer-no-link")
   # The readers and what they need, without kernels; a source that is missing here is an undefined

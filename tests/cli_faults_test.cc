@@ -1,5 +1,7 @@
 // The command line when the machine is against it: killed, out of disk or memory, files that change
 // under a run, two runs at once, odd terminals, locales and clocks.
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 
@@ -266,6 +268,33 @@ TEST(CliFault, OfTwoCapturesIntoOnePlaceOneStays) {
     const Result check = RunLab({"check", "--cases", dir.path(), "--op", "EmbedRef"});
     EXPECT_EQ(check.code, 0) << check.err;
   }
+}
+
+// True once the process waits for somebody else's lock; false if the file is there first.
+bool WaitsForALock(pid_t pid, const std::string& file) {
+  for (int i = 0; i < 10000 && !fs::exists(file); ++i) {
+    std::ifstream locks("/proc/locks");
+    for (std::string line; std::getline(locks, line);)
+      if (line.find("->") != line.npos && line.find(fmt::format(" {} ", pid)) != line.npos)
+        return true;
+    std::this_thread::sleep_for(milliseconds(2));
+  }
+  return false;
+}
+
+// Chance hardly ever shows two renames of one run between those of another.
+TEST(CliFault, ACapturePutsItsFilesInPlaceUnderALock) {
+  if (!std::ifstream("/proc/locks")) GTEST_SKIP() << "no /proc/locks here";
+  TempDir dir;
+  const int folder = open(dir.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ASSERT_EQ(flock(folder, LOCK_EX), 0);
+  Process run({"capture", "--model", "tiny", "--rows", "8", "--tokens", "1,2", "-o", dir / "c"});
+  run.Start();
+  EXPECT_TRUE(WaitsForALock(run.pid(), dir / "c.toml"));
+  EXPECT_FALSE(fs::exists(dir / "c.safetensors"));
+  close(folder);
+  EXPECT_EQ(run.Finish().code, 0);
+  EXPECT_EQ(dir.Names(), Strings({"c.safetensors", "c.toml"}));
 }
 
 TEST(CliFault, ACaseFileWithTheDataOfAnotherIsRefused) {

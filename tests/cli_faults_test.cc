@@ -370,15 +370,17 @@ std::string OnATerminal(const Strings& args, unsigned short columns, int* code) 
   return text;
 }
 
-TEST(CliFault, ProgressFitsATerminalOf40Columns) {
+// No line of progress has 40 characters today: half as many columns show that they are counted.
+TEST(CliFault, ProgressFitsANarrowTerminal) {
   const std::string kClear = "\r\x1b[K";
+  constexpr unsigned short kColumns = 20;
   for (const Strings& args :
        {Strings{"forward", "--model", "tiny", "--prompt", "word word word"},
         Strings{"bisect", "--xray", "Matvec*,GateUpSwigluRows8Q16Hwy", "--model", "tiny", "--use",
                 "gate_up_swiglu=mutant:gate_up_swapped"}}) {
     SCOPED_TRACE(args[0]);
     int code = -1;
-    const std::string text = OnATerminal(args, 40, &code);
+    const std::string text = OnATerminal(args, kColumns, &code);
     EXPECT_TRUE(code == 0 || code == 1) << text;
     size_t longest = 0;
     for (size_t at = 0; at < text.size();) {
@@ -389,7 +391,7 @@ TEST(CliFault, ProgressFitsATerminalOf40Columns) {
       at = end;
     }
     EXPECT_GT(longest, 0u);
-    EXPECT_LT(longest, 40u);
+    EXPECT_LT(longest, size_t{kColumns});
     EXPECT_TRUE(text.ends_with(kClear)) << "the last line stays";
   }
 }

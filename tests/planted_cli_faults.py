@@ -47,9 +47,9 @@ FAULTS = [
      ["lab/sha256.cc", "  char real[PATH_MAX];",
       '  if (st.st_mtim.tv_sec < 0) Fail("{}: is older than 1970", file.name());\n'
       "  char real[PATH_MAX];"]),
-    ("ProgressFitsATerminalOf40Columns", "the width is not looked at",
+    ("ProgressFitsANarrowTerminal", "the width is not looked at",
      ["lab/cli.cc", "known ? size.ws_col : 80", "known ? 80 : 80"]),
-    ("ProgressFitsATerminalOf40Columns", "the last line stays",
+    ("ProgressFitsANarrowTerminal", "the last line stays",
      ["lab/cli.cc", "void ProgressLine::operator()(std::string_view what) const {\n  if (!on_) return;",
       "void ProgressLine::operator()(std::string_view what) const {\n  if (!on_ || what.empty()) return;"]),
     ("LocalesChangeNoByte", "the locale of the environment is used",

@@ -308,7 +308,9 @@ class Builder {
   }
 
   void Elementwise() {
-    Case& cancel = AddPair(Op::residual_add, "cancelling", Uniform(259, 100), Uniform(259, 1e-5f));
+    // Drawn one by one: compilers evaluate arguments in different orders.
+    std::vector<float> small = Uniform(259, 1e-5f), large = Uniform(259, 100);
+    Case& cancel = AddPair(Op::residual_add, "cancelling", std::move(large), std::move(small));
     for (size_t i = 0; i < 259; ++i)
       cancel.x2[i] = i % 3 ? cancel.x2[i] - cancel.x[i] : -cancel.x[i];
     AddPair(
@@ -318,7 +320,8 @@ class Builder {
     AddPair(Op::swiglu, "zeros_and_specials",
             {kInf, 0.0f, -0.0f, -0.0f, kNaN, kInf, 1e-45f, 0x1p-126f, 0x1p-75f, 3.0f, -0x1p127f},
             {0.0f, -kInf, 3.0f, -3.0f, 0.0f, -2.0f, 0.5f, 0.75f, 0x1p-74f, 1e-45f, 1.9f});
-    AddPair(Op::swiglu, "subnormal_products", Uniform(259, 0x1p-70f), Uniform(259, 0x1p-70f));
+    std::vector<float> up = Uniform(259, 0x1p-70f), gate = Uniform(259, 0x1p-70f);
+    AddPair(Op::swiglu, "subnormal_products", std::move(gate), std::move(up));
   }
 
   void Silu() {

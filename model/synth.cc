@@ -72,8 +72,10 @@ void FillBlocks(BlockType type, uint8_t* out, size_t blocks, float sigma, Random
       }
     } else if (type == BlockType::Q6_K) {
       auto* block = reinterpret_cast<BlockQ6_K*>(out);
-      for (int8_t& scale : block->scales)
-        scale = static_cast<int8_t>((48 + random.Below(32)) * (random.Below(2) ? 1 : -1));
+      for (int8_t& scale : block->scales) {
+        const auto magnitude = static_cast<int>(48 + random.Below(32));  // drawn before the sign
+        scale = static_cast<int8_t>(random.Below(2) ? magnitude : -magnitude);
+      }
       block->d = block_d;
     } else {
       std::memcpy(out, &block_d, sizeof block_d);  // Q5_0 and Q8_0 begin with d

@@ -175,7 +175,7 @@ __device__ Softmax SumSpan(const Args& a, const Kv* k, const Kv* v, const Querie
   const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const unsigned first_channel = warp * S::kChannels, channel = threadIdx.x % S::kHeadDim;
   const unsigned first_of_part = threadIdx.x / S::kHeadDim * S::kPartPositions;
-  // Far below 2^32 / 16. Pointers that step, or offsets of 64 bits, make sm_120 or sm_80 spill.
+  // Times 32, far below 2^32. Pointers that step, or 64 bits, spill on some of sm_75 to sm_120.
   const auto key_block = static_cast<unsigned>(a.key_block);
   const auto kv_stride = static_cast<unsigned>(a.kv_stride);
   const float root = sqrtf(static_cast<float>(a.head_dim));

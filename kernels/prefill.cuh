@@ -247,7 +247,7 @@ __device__ void AddBlock(unsigned unstaged, const uint8_t* weights, const uint8_
 template <class Shape>
 __device__ void PrefillDots(const PrefillTile& tile, float (&y)[kHalves][Shape::kTokenTiles][4]) {
   uint8_t* const shared = DynamicShared<uint8_t>();
-  // Blocks are counted in 32 bits, and those of a matrix as well: else sm_120 spills.
+  // Blocks, those of a whole matrix too, in 32 bits (2^32 are 618 GB of Q4_K): else sm_120 spills.
   const auto blocks = static_cast<unsigned>(tile.w[0].cols / kBlockCols);
   const bool has_rows = tile.row[0] < tile.w[0].rows;
   const auto begin_stage = [&](unsigned block) {

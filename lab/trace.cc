@@ -57,17 +57,17 @@ TopRecord ComputeTop(const T* logits, size_t vocab, size_t token, size_t k) {
   top.token = token;
   k = std::min(k, vocab);
   if (k == 0) return top;
-  top.ids.resize(vocab);
-  std::iota(top.ids.begin(), top.ids.end(), 0);
+  std::vector<int32_t> order(vocab);  // not in the record, which would keep its memory
+  std::iota(order.begin(), order.end(), 0);
   // NaN ranks last, so that the order stays a strict one; of equal logits the lower id comes first.
   const auto higher = [&](int32_t a, int32_t b) {
     const bool a_nan = std::isnan(logits[a]), b_nan = std::isnan(logits[b]);
     if (a_nan != b_nan) return b_nan;
     return logits[a] != logits[b] && !a_nan ? logits[a] > logits[b] : a < b;
   };
-  std::partial_sort(top.ids.begin(), top.ids.begin() + static_cast<ptrdiff_t>(k), top.ids.end(),
-                    higher);
-  top.ids.resize(k);
+  const auto end = order.begin() + static_cast<ptrdiff_t>(k);
+  std::partial_sort(order.begin(), end, order.end(), higher);
+  top.ids.assign(order.begin(), end);
   const double largest = logits[top.ids[0]];
   const double sum = SumExp(logits, vocab, largest);
   for (const int32_t id : top.ids) {

@@ -55,7 +55,7 @@ TEST(Bisect, NamesOpAndLayerOfEveryMutant) {
   const MutantSweep sweep = SweepMutants(model, {87, 104, 97}, layers, 2, true, shard);
   EXPECT_EQ(sweep.misnamed, std::vector<std::string>());
   EXPECT_GE(sweep.found.size(), 60 / shard.parts);
-  EXPECT_GT(sweep.runs, 133 * layers.size() / shard.parts / (kSanitized ? 2 : 1));
+  EXPECT_GT(sweep.runs, 133 * layers.size() / shard.parts);
   const std::set<std::string_view> within_rounding(std::begin(kWithinRounding),
                                                    std::end(kWithinRounding));
   for (const std::string& name : sweep.missed)

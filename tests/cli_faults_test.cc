@@ -370,7 +370,7 @@ std::string OnATerminal(const Strings& args, unsigned short columns, int* code) 
   return text;
 }
 
-// No line of progress has 40 characters today: half as many columns show that they are counted.
+// The lines of these runs have up to 33 characters: in 20 columns they must be cut.
 TEST(CliFault, ProgressFitsANarrowTerminal) {
   const std::string kClear = "\r\x1b[K";
   constexpr unsigned short kColumns = 20;

@@ -49,7 +49,8 @@ class FactsOfPairs : public testing::Test {
     Random random(7);
     for (int i = 0; i < 200; ++i) {
       const size_t n = 2 + random.Below(500);
-      const Row a = RandomRow(random, n, std::pow(10.0, random.Signed()), random.Signed());
+      const double mean = random.Signed(), scale = std::pow(10.0, random.Signed());
+      const Row a = RandomRow(random, n, scale, mean);
       Row b = a;
       switch (i % 5) {
         case 0:

@@ -102,7 +102,8 @@ def failing(copy, tests):
     """What failed of the tests; empty if nothing did."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     done = copy.run(["ctest", "--preset", "release", "--tests-regex", tests, "--stop-on-failure",
-                "--parallel", str(os.cpu_count()), "--no-tests=error", "--timeout", str(TIMEOUT)],
+                     "--parallel", str(os.cpu_count()), "--no-tests=error",
+                     "--timeout", str(TIMEOUT)],
                     env=os.environ | {"GTEST_FAIL_FAST": "1"}, preexec_fn=limit)
     if done.returncode == 0:
         return []

@@ -163,6 +163,8 @@ TEST(Top, OrdersByLogitThenIdAndPutsNaNLast) {
   const std::vector<float> two = {0, 0};
   EXPECT_DOUBLE_EQ(ComputeTop(two.data(), 2, 0, 9).p[1], 0.5);  // k larger than the vocabulary
   EXPECT_TRUE(ComputeTop<float>(nullptr, 5, 0, 0).ids.empty());
+  const std::vector<float> many(1000);  // a run keeps a record for each token
+  EXPECT_LT(ComputeTop(many.data(), many.size(), 0, 5).ids.capacity(), 100u);
 }
 
 TEST(TapFilter, MatchesNamesAndPaths) {

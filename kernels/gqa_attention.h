@@ -65,6 +65,9 @@ struct GqaAttentionArgs : KvLayout {
     return ValueOffset(kv_heads() - 1, positions() - 1, head_dim - 1) + 1;
   }
 
+  /// The query heads of a KV head read it once for all of them, so many tokens are cut into tokens
+  /// and few into heads.
+  static constexpr size_t kTokenGrain = 8;
   size_t Items() const { return heads; }
   size_t Work() const { return 2 * tokens * positions() * heads * head_dim; }
   size_t Bytes() const {
@@ -77,6 +80,14 @@ struct GqaAttentionArgs : KvLayout {
     s.y += begin * head_dim;
     s.heads = end - begin;
     s.first_head += begin;
+    return s;
+  }
+  GqaAttentionArgs SliceTokens(size_t begin, size_t end) const {
+    GqaAttentionArgs s = *this;
+    s.q += begin * q_stride;
+    s.y += begin * y_stride;
+    s.first_position += begin;
+    s.tokens = end - begin;
     return s;
   }
 };

@@ -65,6 +65,20 @@ std::span<const Row> Rows();
 /// The first row of that description, or null.
 const Row* FindRow(Op op, Contract contract, Backend backend);
 
+/// f(begin, end) for `slices` slices of [0, items) that begin at multiples of `grain`, by so many
+/// threads: one that is done takes the next.
+template <class F>
+void ForSlices(size_t items, size_t grain, size_t slices, size_t threads, F&& f) {
+  const auto begin = [&](size_t s) {
+    return s == slices ? items : items * s / slices / grain * grain;
+  };
+  std::atomic<size_t> next = 0;
+  ParallelFor(static_cast<int>(threads), [&](int) {
+    for (size_t s; (s = next++) < slices;)
+      if (begin(s) < begin(s + 1)) f(begin(s), begin(s + 1));
+  });
+}
+
 /// Runs a row on args, cut into slices of neighbouring items: one for each thread, or several where
 /// they are large, of which a thread that is done takes the next. So a core that is slowed down by
 /// others keeps nobody waiting for long. Every item is computed by the same instructions whatever
@@ -73,27 +87,34 @@ const Row* FindRow(Op op, Contract contract, Backend backend);
 /// Args say how many items they have, how to cut themselves (and kSliceGrain, at multiples of
 /// what), the Bytes that they read and write (each once; weights as stored), and their Work:
 /// multiply-adds, roughly. Steps too small to pay for waking a thread (some 5 us) run on the
-/// caller's.
+/// caller's. Args with SliceTokens would rather be cut there, if they have tokens enough for all.
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));
   constexpr size_t kWorthAThread = 1 << 14, kWorthAPiece = 1 << 26, kMostPieces = 16;
   const size_t items = args.Items(), work = args.Work();
-  const size_t running = std::min({static_cast<size_t>(threads), items, work / kWorthAThread + 1});
-  if (running <= 1 || row.OnDevice()) return items ? row.run(&args) : void();
+  if (!items) return;
+  const size_t worth = std::min<size_t>(threads, work / kWorthAThread + 1);
+  if (worth <= 1 || row.OnDevice()) return row.run(&args);
+  if constexpr (requires { Args::kTokenGrain; }) {
+    const size_t grains = args.tokens / Args::kTokenGrain;
+    if (grains >= worth) {
+      // Later tokens have more positions behind them: equal slices are unequal work.
+      const size_t slices = std::min(grains, worth * kMostPieces);
+      return ForSlices(args.tokens, Args::kTokenGrain, slices, worth, [&](size_t t, size_t end) {
+        const Args slice = args.SliceTokens(t, end);
+        row.run(&slice);
+      });
+    }
+  }
+  const size_t running = std::min(worth, items);
   const size_t slices =
       std::min(items, running * std::clamp<size_t>(work / running / kWorthAPiece, 1, kMostPieces));
   size_t grain = 1;
   if constexpr (requires { Args::kSliceGrain; }) grain = Args::kSliceGrain;
-  const auto begin = [&](size_t s) {
-    return s == slices ? items : items * s / slices / grain * grain;
-  };
-  std::atomic<size_t> next = 0;
-  ParallelFor(static_cast<int>(running), [&](int) {
-    for (size_t s; (s = next++) < slices;) {
-      const Args slice = args.Slice(begin(s), begin(s + 1));
-      if (slice.Items()) row.run(&slice);
-    }
+  ForSlices(items, grain, slices, running, [&](size_t first, size_t last) {
+    const Args slice = args.Slice(first, last);
+    row.run(&slice);
   });
 }
 

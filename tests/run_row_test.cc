@@ -1,6 +1,7 @@
 // How RunRow cuts a row's work and spreads it over threads.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <vector>
@@ -60,6 +61,55 @@ TEST(RunRow, LargeStepsHaveSeveralSlicesForEachThread) {
   EXPECT_EQ(SlicesOf(4096, 1 << 16, 2), 4u);   // two
   EXPECT_EQ(SlicesOf(4096, 1 << 24, 2), 32u);  // at most sixteen
   EXPECT_EQ(SlicesOf(4096, 1 << 24, 1), 1u);
+}
+
+// Counts who computes which token of which head.
+struct TokenArgs {
+  Record* record;
+  size_t first_head, heads, first_token, tokens;
+
+  static constexpr size_t kTokenGrain = 8;
+  size_t Items() const { return heads; }
+  size_t Work() const { return heads * tokens << 20; }
+  TokenArgs Slice(size_t begin, size_t end) const {
+    return {record, first_head + begin, end - begin, first_token, tokens};
+  }
+  TokenArgs SliceTokens(size_t begin, size_t end) const {
+    return {record, first_head, heads, first_token + begin, end - begin};
+  }
+};
+
+constexpr size_t kHeads = 5;
+
+void CountTokens(const void* args) {
+  const auto& a = *static_cast<const TokenArgs*>(args);
+  for (size_t t = 0; t < a.tokens; ++t)
+    for (size_t h = 0; h < a.heads; ++h)
+      ++a.record->times[(a.first_token + t) * kHeads + a.first_head + h];
+  const std::lock_guard lock(a.record->mutex);
+  a.record->begins.push_back(a.first_token);
+}
+
+// Where slices of so many tokens begin, in order.
+std::vector<size_t> TokenSlicesOf(size_t tokens, int threads) {
+  Row row = {};
+  row.args = &typeid(TokenArgs);
+  row.run = CountTokens;
+  Record record = {std::vector<std::atomic<int>>(tokens * kHeads), {}, {}};
+  RunRow(row, TokenArgs{&record, 0, kHeads, 0, tokens}, threads);
+  for (const auto& times : record.times) EXPECT_EQ(times, 1) << tokens << " tokens";
+  std::sort(record.begins.begin(), record.begins.end());
+  return record.begins;
+}
+
+TEST(RunRow, ManyTokensAreCutIntoTokensFewIntoItems) {
+  EXPECT_EQ(TokenSlicesOf(1, 3), (std::vector<size_t>{0, 0, 0}));
+  EXPECT_EQ(TokenSlicesOf(23, 3), (std::vector<size_t>{0, 0, 0}));
+  EXPECT_EQ(TokenSlicesOf(31, 3), (std::vector<size_t>{0, 8, 16}));
+  EXPECT_EQ(TokenSlicesOf(45, 2), (std::vector<size_t>{0, 8, 16, 24, 32}));
+  EXPECT_EQ(TokenSlicesOf(4096, 2).size(), 32u);
+  EXPECT_EQ(TokenSlicesOf(4096, 7).size(), 112u);
+  EXPECT_EQ(TokenSlicesOf(4096, 1), (std::vector<size_t>{0}));
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ class MedianReporter : public benchmark::BenchmarkReporter {
     for (const Run& run : runs) {
       if (Shown(run)) shown.push_back(WithUnitsInNames(run));
       const bool single = run.run_type == Run::RT_Iteration && run.repetitions <= 1;
-      if (!run.error_occurred && (single || run.aggregate_name == "median"))
+      if (!Skipped(run) && (single || run.aggregate_name == "median"))
         medians_[run.run_name.str()] =
             Nanoseconds(run.GetAdjustedRealTime(), benchmark::GetTimeUnitString(run.time_unit));
     }
@@ -30,9 +30,18 @@ class MedianReporter : public benchmark::BenchmarkReporter {
   bool failed() const { return !failed_.empty(); }
 
  private:
+  // Google Benchmark 1.8 gave it another name.
+  template <class AnyRun>
+  static bool Skipped(const AnyRun& run) {
+    if constexpr (requires { run.error_occurred; })
+      return run.error_occurred;
+    else
+      return static_cast<int>(run.skipped) != 0;
+  }
+
   // Of a wrong row one line, not one for each repetition.
   bool Shown(const Run& run) {
-    if (run.error_occurred) return failed_.insert(run.run_name.str()).second;
+    if (Skipped(run)) return failed_.insert(run.run_name.str()).second;
     return run.run_type == Run::RT_Iteration || run.aggregate_name == "median" ||
            run.aggregate_name == "cv";
   }

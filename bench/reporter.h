@@ -30,7 +30,7 @@ class MedianReporter : public benchmark::BenchmarkReporter {
   bool failed() const { return !failed_.empty(); }
 
  private:
-  // Google Benchmark 1.8 gave it another name.
+  // Newer versions of Google Benchmark (1.9.1 does) call it `skipped`.
   template <class AnyRun>
   static bool Skipped(const AnyRun& run) {
     if constexpr (requires { run.error_occurred; })

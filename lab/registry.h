@@ -87,7 +87,7 @@ void ForSlices(size_t items, size_t grain, size_t slices, size_t threads, F&& f)
 /// Args say how many items they have, how to cut themselves (and kSliceGrain, at multiples of
 /// what), the Bytes that they read and write (each once; weights as stored), and their Work:
 /// multiply-adds, roughly. Steps too small to pay for waking a thread (some 5 us) run on the
-/// caller's. Args with SliceTokens would rather be cut there, if they have tokens enough for all.
+/// caller's. Args with kTokenGrain and SliceTokens are cut there if they have enough.
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));

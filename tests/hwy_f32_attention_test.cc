@@ -185,10 +185,10 @@ TEST(HwyF32Attention, NonFiniteInputs) {
   });
 }
 
-// A weight that is no normal float is zero: on Intel's cores its products are slow.
+// A weight that is no normal float is zero: its products can be slow.
 TEST(HwyF32Attention, WeightsAreNormalOrZero) {
   OnEveryTarget([&] {
-    for (const auto& [score, want] : {std::pair(-86.0f, 4.4739e0f), {-88.0f, 0.0f}}) {
+    for (const auto& [score, want] : {std::pair(-86.0f, 1e38 * std::exp(-86.0)), {-88.0f, 0.0}}) {
       AttentionInputs in({1, 1, 1, 1, 16}, false, 0, 1);
       std::fill_n(in.k.data(), in.k.size(), 0.0f);
       std::fill_n(in.v.data(), in.v.size(), 0.0f);

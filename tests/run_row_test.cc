@@ -37,14 +37,21 @@ void Count(const void* args) {
   a.record->begins.push_back(a.begin);
 }
 
-// The slices of so many items, each computed once.
-size_t SlicesOf(size_t items, size_t work_of_item, int threads) {
+// Runs a row that counts; all of the record must be computed once.
+template <class Args>
+void RunCounted(void (*count)(const void*), const Args& args, int threads) {
   Row row = {};
-  row.args = &typeid(CountingArgs);
-  row.run = Count;
+  row.args = &typeid(Args);
+  row.run = count;
+  RunRow(row, args, threads);
+  const auto& times = args.record->times;
+  for (size_t i = 0; i < times.size(); ++i) EXPECT_EQ(times[i], 1) << i << " of " << times.size();
+}
+
+// The slices of so many items.
+size_t SlicesOf(size_t items, size_t work_of_item, int threads) {
   Record record = {std::vector<std::atomic<int>>(items), {}, {}};
-  RunRow(row, CountingArgs{&record, 0, items, work_of_item}, threads);
-  for (size_t i = 0; i < items; ++i) EXPECT_EQ(record.times[i], 1) << i << " of " << items;
+  RunCounted(Count, CountingArgs{&record, 0, items, work_of_item}, threads);
   for (const size_t begin : record.begins) EXPECT_EQ(begin % CountingArgs::kSliceGrain, 0u);
   return record.begins.size();
 }
@@ -92,12 +99,8 @@ void CountTokens(const void* args) {
 
 // Where slices of so many tokens begin, in order.
 std::vector<size_t> TokenSlicesOf(size_t tokens, int threads) {
-  Row row = {};
-  row.args = &typeid(TokenArgs);
-  row.run = CountTokens;
   Record record = {std::vector<std::atomic<int>>(tokens * kHeads), {}, {}};
-  RunRow(row, TokenArgs{&record, 0, kHeads, 0, tokens}, threads);
-  for (const auto& times : record.times) EXPECT_EQ(times, 1) << tokens << " tokens";
+  RunCounted(CountTokens, TokenArgs{&record, 0, kHeads, 0, tokens}, threads);
   std::sort(record.begins.begin(), record.begins.end());
   return record.begins;
 }

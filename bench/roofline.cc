@@ -30,17 +30,20 @@ double SecondsOf(F&& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// The better of one stream and four: on Zen 3 one thread reads four 15 to 30 % faster, two threads
+// do not.
 double ReadRate(const AlignedVector<uint8_t>& buffer, int threads) {
   constexpr size_t kPiece = 4096;
   const size_t pieces = buffer.size() / kPiece, n = static_cast<size_t>(threads);
   std::vector<Sink<uint64_t>> sinks(n);
   double best = 0;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < 2 * kRounds; ++round) {
+    const size_t streams = round % 2 ? 4 : 1;
     const double seconds = SecondsOf([&] {
       ParallelFor(threads, [&](int i) {
         const size_t t = static_cast<size_t>(i), begin = pieces * t / n;
         const size_t end = pieces * (t + 1) / n;
-        ReadAll(buffer.data() + begin * kPiece, (end - begin) * kPiece, &sinks[t].value);
+        ReadAll(buffer.data() + begin * kPiece, (end - begin) * kPiece, streams, &sinks[t].value);
       });
     });
     best = std::max(best, static_cast<double>(pieces * kPiece) / seconds);

@@ -38,8 +38,8 @@ Table RooflineTable(const Roofline& roofline);
 
 // bench/roofline_hwy.cc, compiled for every target. `sink` keeps the work from being left out.
 
-/// Reads n bytes (a multiple of 4096) once.
-void ReadAll(const uint8_t* bytes, size_t n, uint64_t* sink);
+/// Reads n bytes (a multiple of 4096) once: `streams` (1, 2 or 4) equal parts side by side.
+void ReadAll(const uint8_t* bytes, size_t n, size_t streams, uint64_t* sink);
 /// Multiply-adds in registers; returns the operations done.
 double SpinF32(size_t rounds, float* sink);
 double SpinInt8(size_t rounds, int32_t* sink);

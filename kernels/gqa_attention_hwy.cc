@@ -64,11 +64,17 @@ namespace {
 // NEON, else 16.
 constexpr size_t kTileSums = kLanes == 16 || HWY_ARCH_ARM_A64 ? 24 : kLanes > 1 ? 12 : 1;
 
-HWY_INLINE FloatVec Values(const float* from) {
-  return hn::LoadU(Floats(), from);
+template <class D>
+HWY_INLINE hn::Vec<D> LoadFloats(D d, const float* from) {
+  return hn::LoadU(d, from);
 }
-HWY_INLINE FloatVec Values(const uint16_t* from) {
-  return LoadHalf(Floats(), from);
+template <class D>
+HWY_INLINE hn::Vec<D> LoadFloats(D d, const uint16_t* from) {
+  return LoadHalf(d, from);
+}
+template <class Kv>
+HWY_INLINE FloatVec Values(const Kv* from) {
+  return LoadFloats(Floats(), from);
 }
 
 // exp(x), but 0 where that comes near the smallest normal float: Ice Lake takes long for products
@@ -209,18 +215,13 @@ void AddWeightedRows(const float* p, size_t n, const Kv* v, const Kv* ahead, siz
 
 template <class Kv>
 float ToFloat(const Kv& x) {
-  if constexpr (std::is_same_v<Kv, float>)
-    return x;
-  else
-    return HalfValue(x);
+  return hn::GetLane(LoadFloats(hn::CappedTag<float, 1>(), &x));
 }
 
 // n values as floats.
 template <class Kv>
 HWY_INLINE void Convert(const Kv* from, size_t n, float* to) {
-  size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) hn::StoreU(Values(from + i), Floats(), to + i);
-  for (; i < n; ++i) to[i] = ToFloat(from[i]);
+  ForEach(n, [&](auto d, size_t i) LAB_LAMBDA { hn::StoreU(LoadFloats(d, from + i), d, to + i); });
 }
 
 // Query heads [head, head + heads) of the slice, which share KV head kv_head, for tokens [t0, t0 +

@@ -56,6 +56,7 @@ class Builder {
     AttentionScores();
     AttentionOfManyPositions();
     FusedGateUp();
+    OneTokenOfManyRows();
     return std::move(cases_);
   }
 
@@ -414,6 +415,13 @@ class Builder {
   void AttentionOfManyPositions() {
     AddAttention("decode_after_299.group_7", 1, 299, 7, 1, 16);
     AddAttention("3_tokens_after_127.group_9", 3, 127, 9, 1, 32);
+  }
+
+  // Decoding takes more rows at a time than the other cases have: 107 = 3 * 32 + 8 + 3, of which
+  // the first of two threads has 64.
+  void OneTokenOfManyRows() {
+    AddDot(Op::matvec, BlockType::Q4_K, "decode_107_rows", Fill::ordinary, Acts::ordinary,
+           {107, 256, 1});
   }
 
   Random random_{20261123};

@@ -64,17 +64,11 @@ namespace {
 // NEON, else 16.
 constexpr size_t kTileSums = kLanes == 16 || HWY_ARCH_ARM_A64 ? 24 : kLanes > 1 ? 12 : 1;
 
-template <class D>
-HWY_INLINE hn::Vec<D> LoadFloats(D d, const float* from) {
-  return hn::LoadU(d, from);
+HWY_INLINE FloatVec Values(const float* from) {
+  return hn::LoadU(Floats(), from);
 }
-template <class D>
-HWY_INLINE hn::Vec<D> LoadFloats(D d, const uint16_t* from) {
-  return LoadHalf(d, from);
-}
-template <class Kv>
-HWY_INLINE FloatVec Values(const Kv* from) {
-  return LoadFloats(Floats(), from);
+HWY_INLINE FloatVec Values(const uint16_t* from) {
+  return LoadHalf(Floats(), from);
 }
 
 // exp(x), but 0 where that comes near the smallest normal float: Ice Lake takes long for products
@@ -215,13 +209,16 @@ void AddWeightedRows(const float* p, size_t n, const Kv* v, const Kv* ahead, siz
 
 template <class Kv>
 float ToFloat(const Kv& x) {
-  return hn::GetLane(LoadFloats(hn::CappedTag<float, 1>(), &x));
+  if constexpr (std::is_same_v<Kv, float>)
+    return x;
+  else
+    return HalfValue(x);
 }
 
-// n values as floats.
+// n values as floats; n in whole vectors.
 template <class Kv>
 HWY_INLINE void Convert(const Kv* from, size_t n, float* to) {
-  ForEach(n, [&](auto d, size_t i) LAB_LAMBDA { hn::StoreU(LoadFloats(d, from + i), d, to + i); });
+  for (size_t i = 0; i < n; i += kLanes) hn::StoreU(Values(from + i), Floats(), to + i);
 }
 
 // Query heads [head, head + heads) of the slice, which share KV head kv_head, for tokens [t0, t0 +
@@ -264,10 +261,12 @@ struct Block {
         for (size_t i = 0; i < a.head_dim; ++i)
           s.k[tile.KeyOffset(0, r, i)] = ToFloat(k[a.KeyOffset(kv_head, j + r, i)]);
     }
+    const size_t whole = a.head_dim / kLanes * kLanes;
     for (size_t r = 0; r < positions; ++r) {
+      const Kv* from = v + a.ValueOffset(kv_head, j + r, 0);
       float* to = s.v + r * s.dim;
-      Convert(v + a.ValueOffset(kv_head, j + r, 0), a.head_dim, to);
-      std::fill(to + a.head_dim, to + s.dim, 0.0f);
+      Convert(from, whole, to);
+      for (size_t i = whole; i < s.dim; ++i) to[i] = i < a.head_dim ? ToFloat(from[i]) : 0;
     }
   }
 

@@ -16,7 +16,11 @@ Case OneToken(Case c, size_t token) {
     if (!values->empty()) Cut(*values, token * n, (token + 1) * n);
   for (std::vector<float>* values : {&c.k, &c.v})
     if (!values->empty()) values->resize(seen);
-  if (!c.ids.empty()) c.ids = {c.ids[token]};
+  // Not a list of one: g++ 14 warns of it.
+  if (!c.ids.empty()) {
+    const int32_t id = c.ids[token];
+    c.ids.assign(1, id);
+  }
   c.first_position += token;
   c.tokens = 1;
   return c;

@@ -30,8 +30,8 @@ double SecondsOf(F&& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The better of one stream and four: on Zen 3 one thread reads four 15 to 30 % faster, two threads
-// do not.
+// The better of one stream and four: on Zen 3 one thread reads four about a fifth faster, two
+// threads do not.
 double ReadRate(const AlignedVector<uint8_t>& buffer, int threads) {
   constexpr size_t kPiece = 4096;
   const size_t pieces = buffer.size() / kPiece, n = static_cast<size_t>(threads);

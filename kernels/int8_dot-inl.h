@@ -1,7 +1,8 @@
-// Sums of products of neighbouring 8-bit integers, the heart of the rows of contracts q8 and q16.
-// Highway 1.0.3 has none of them; 1.0.6 brought SumOfMulQuadAccumulate.
+// Sums of products of neighbouring 8-bit integers, the heart of the rows of contracts q8 and q16,
+// and MoveBits to unpack one of the factors. Highway 1.0.3 has no such sums; 1.0.6 brought
+// SumOfMulQuadAccumulate.
 //
-// Precondition of all: the unsigned operand is at most 127. x86's maddubs adds two products in
+// Precondition of all sums: the unsigned operand is at most 127. x86's maddubs adds two products in
 // saturating int16: 2 * 127 * 128 = 32512 fits, 2 * 255 * 127 does not.
 
 #if defined(LAB_KERNELS_INT8_DOT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -33,6 +34,17 @@ template <class V>
 using Int16Of = hn::Vec<hn::Repartition<int16_t, hn::DFromV<V>>>;
 template <class V>
 using Int32Of = hn::Vec<hn::Repartition<int32_t, hn::DFromV<V>>>;
+
+/// Bits kFrom and up of every unsigned byte, moved to kTo and up, under a mask.
+template <int kFrom, int kTo, class VU8>
+HWY_INLINE VU8 MoveBits(VU8 v, uint8_t mask) {
+  const hn::DFromV<VU8> d8;
+  const hn::Repartition<uint16_t, decltype(d8)> d16;
+  auto moved = hn::BitCast(d16, v);  // the mask drops what crosses into the neighbour
+  if constexpr (kFrom < kTo) moved = hn::ShiftLeft<kTo - kFrom>(moved);
+  if constexpr (kFrom > kTo) moved = hn::ShiftRight<kFrom - kTo>(moved);
+  return hn::And(hn::BitCast(d8, moved), hn::Set(d8, mask));
+}
 
 // The portable forms: even and odd lanes apart, sign-extended in place.
 

@@ -37,15 +37,6 @@ HWY_INLINE U8Vec LowNibbles(U8Vec v) {
   return hn::And(v, hn::Set(U8(), 15));
 }
 
-/// Bits kFrom and up of every byte, moved to kTo and up, under a mask.
-template <int kFrom, int kTo>
-HWY_INLINE U8Vec MoveBits(U8Vec v, uint8_t mask) {
-  auto moved = hn::BitCast(U16(), v);  // the mask drops what crosses into the neighbour
-  if constexpr (kFrom < kTo) moved = hn::ShiftLeft<kTo - kFrom>(moved);
-  if constexpr (kFrom > kTo) moved = hn::ShiftRight<kFrom - kTo>(moved);
-  return hn::And(hn::BitCast(U8(), moved), hn::Set(U8(), mask));
-}
-
 /// Nibble kHigh of every byte.
 template <bool kHigh>
 HWY_INLINE U8Vec Nibbles(const uint8_t* bytes) {

@@ -46,15 +46,6 @@ HWY_INLINE hn::Vec<D> Broadcast(D d, const void* eight_bytes) {
   return hn::BitCast(d, hn::Set(U64(), word));
 }
 
-/// Bits kFrom and up of every byte, moved to kTo and up, under a mask.
-template <int kFrom, int kTo>
-HWY_INLINE U8Vec MoveBits(U8Vec v, uint8_t mask) {
-  auto moved = hn::BitCast(U16(), v);  // the mask drops what crosses into the neighbour
-  if constexpr (kFrom < kTo) moved = hn::ShiftLeft<kTo - kFrom>(moved);
-  if constexpr (kFrom > kTo) moved = hn::ShiftRight<kFrom - kTo>(moved);
-  return hn::And(hn::BitCast(U8(), moved), hn::Set(U8(), mask));
-}
-
 /// How a byte or a 16-bit lane of a word gets to every product of its row: indices for two rows.
 struct PickIndex {
   HWY_ALIGN uint8_t bytes[16];

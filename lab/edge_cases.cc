@@ -418,7 +418,7 @@ class Builder {
   }
 
   // Decoding takes more rows at a time than the other cases have: 107 = 3 * 32 + 8 + 3, of which
-  // the first of two threads has 64.
+  // the second of two slices has 75.
   void OneTokenOfManyRows() {
     AddDot(Op::matvec, BlockType::Q4_K, "decode_107_rows", Fill::ordinary, Acts::ordinary,
            {107, 256, 1});

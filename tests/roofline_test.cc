@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
+#include "lab/aligned.h"
+#include "lab/random.h"
+
 namespace lab {
 namespace {
 
@@ -24,6 +29,23 @@ TEST(Roofline, TheSlowerOfMovingAndComputingIsTheRoof) {
   EXPECT_EQ(r.Seconds(20, 1600, Contract::q8), 4);
   EXPECT_EQ(r.Seconds(20, 1600, Contract::q16), 8);
   EXPECT_EQ(r.Seconds(20, 1600, Contract::f32), 16);
+}
+
+// Values at the head of every 64 bytes meet in the first lane, whatever the vector's length.
+TEST(Roofline, EveryStreamIsReadOnce) {
+  AlignedVector<uint8_t> bytes(8192, 0);
+  Random random(1);
+  uint64_t expected = 0;
+  for (size_t i = 0; i < bytes.size(); i += 64) {
+    const uint64_t value = random.Below(1 << 30);
+    std::memcpy(&bytes[i], &value, sizeof value);
+    expected ^= value;
+  }
+  for (const size_t streams : {1, 2, 4}) {
+    uint64_t sink = 0;
+    ReadAll(bytes.data(), bytes.size(), streams, &sink);
+    EXPECT_EQ(sink, expected) << streams;
+  }
 }
 
 }  // namespace

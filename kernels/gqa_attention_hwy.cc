@@ -53,7 +53,6 @@ struct AttentionScratch {
 #define HWY_TARGET_INCLUDE "kernels/gqa_attention_hwy.cc"
 #include "hwy/foreach_target.h"  // compiles this file once per target
 // Per target, hence behind it.
-#include "hwy/contrib/math/math-inl.h"
 #include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -71,14 +70,28 @@ HWY_INLINE FloatVec Values(const uint16_t* from) {
   return LoadHalf(Floats(), from);
 }
 
-// exp(x), but 0 where that comes near the smallest normal float: Ice Lake takes long for products
-// of smaller ones (4096 positions of layer 3: 724 us with them, 465 where the processor flushes
-// them). Highway's Exp gives 0 for NaN.
+// exp(x) for x <= 0 and for NaN, within 1.01 ulp (every float was tried, with FMA), but 0 below
+// -87, where it comes near the smallest normal float: Ice Lake takes long for products of smaller
+// ones (4096 positions of layer 3: 724 us with them, 465 where the processor flushes them). What a
+// score can be is less than what Highway's Exp is for; that took 1.5 times as long, see
+// notes/results.md.
 template <class D>
-HWY_INLINE hn::Vec<D> ExpOrNaN(D d, hn::Vec<D> x) {
-  const hn::Vec<D> least = hn::Set(d, -87.0f);
-  const hn::Vec<D> e = hn::IfThenZeroElse(hn::Lt(x, least), hn::Exp(d, x));
-  return hn::IfThenElse(hn::IsNaN(x), x, e);
+HWY_INLINE hn::Vec<D> ExpOfNegative(D d, hn::Vec<D> x) {
+  const hn::RebindToUnsigned<D> du;
+  const auto c = [&](float value) LAB_LAMBDA { return hn::Set(d, value); };
+  // x = n ln(2) + r. 1.5 * 2^23 puts n into the lowest bits, 127 makes an exponent of it.
+  const auto shifted = hn::MulAdd(x, c(1.44269504f), c(0x1.8p23f + 127));
+  const auto n = hn::Sub(shifted, c(0x1.8p23f + 127));
+  auto r = hn::NegMulAdd(n, c(0x1.62e4p-1f), x);  // few bits: times n it is exact
+  r = hn::NegMulAdd(n, c(1.42860677e-6f), r);
+  // 1 + r + r^2 polynomial(r): minimax on |r| <= ln(2) / 2, relative error 3.6e-9.
+  auto e = hn::MulAdd(r, c(0.00138145406f), c(0.00836874545f));
+  e = hn::MulAdd(r, e, c(0.041668389f));
+  e = hn::MulAdd(r, e, c(0.166665211f));
+  e = hn::MulAdd(r, e, c(0.49999994f));
+  e = hn::Add(hn::MulAdd(hn::Mul(r, r), e, r), c(1));
+  const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, shifted)));
+  return hn::IfThenZeroElse(hn::Lt(x, c(-87)), hn::Mul(e, power));
 }
 
 // f(Index<n>()) for n = heads <= kMaxHeads.
@@ -142,29 +155,41 @@ void Scores(const float* q, size_t head_dim, const Kv* k, const Kv* ahead, size_
   for (; vec < vecs; ++vec) Dots<1, kHeads>(q, head_dim, k, ahead, vec, p);
 }
 
-// Turns n sums of products into exp(score - largest score so far). A NaN among the scores may
-// escape Max, but not exp(NaN - largest).
-void Softmax(float* p, size_t n, float root, float& largest, float& sum, float& scale) {
+// Turns n sums of products of each head into exp(score - largest score so far). A NaN among the
+// scores may escape Max, but not exp(NaN - largest). All heads together: what one waits for at its
+// end is done beside the others.
+void Softmax(float* p, size_t heads, size_t n, float root, float* largest, float* sum,
+             float* scale) {
   const Floats d;
   const size_t whole = (n + kLanes - 1) / kLanes * kLanes;
-  std::fill(p + n, p + whole, -HUGE_VALF);  // exp gives 0
-  FloatVec largest_vec = hn::Set(d, largest);
-  for (size_t j = 0; j < whole; j += kLanes) {
-    const FloatVec score = hn::Div(hn::LoadU(d, p + j), hn::Set(d, root));
-    hn::StoreU(score, d, p + j);
-    largest_vec = hn::Max(largest_vec, score);
+  HWY_ALIGN float change[kMaxLanes] = {};
+  for (size_t h = 0; h < heads; ++h) {
+    float* scores = p + h * kTilePositions;
+    std::fill(scores + n, scores + whole, -HUGE_VALF);  // exp gives 0
+    FloatVec largest_vec = hn::Set(d, largest[h]);
+    for (size_t j = 0; j < whole; j += kLanes) {
+      const FloatVec score = hn::Div(hn::LoadU(d, scores + j), hn::Set(d, root));
+      hn::StoreU(score, d, scores + j);
+      largest_vec = hn::Max(largest_vec, score);
+    }
+    const float before = largest[h];
+    largest[h] = hn::GetLane(hn::MaxOfLanes(d, largest_vec));
+    change[h] = before - largest[h];
   }
-  const float before = largest;
-  largest = hn::GetLane(hn::MaxOfLanes(d, largest_vec));
-  FloatVec sum_vec = hn::Zero(d);
-  for (size_t j = 0; j < whole; j += kLanes) {
-    const FloatVec e = ExpOrNaN(d, hn::Sub(hn::LoadU(d, p + j), hn::Set(d, largest)));
-    hn::StoreU(e, d, p + j);
-    sum_vec = hn::Add(sum_vec, e);
+  for (size_t h = 0; h < heads; h += kLanes)
+    hn::Store(ExpOfNegative(d, hn::Load(d, change + h)), d, change + h);
+  for (size_t h = 0; h < heads; ++h) {
+    float* scores = p + h * kTilePositions;
+    FloatVec sum_vec = hn::Zero(d);
+    for (size_t j = 0; j < whole; j += kLanes) {
+      const FloatVec e =
+          ExpOfNegative(d, hn::Sub(hn::LoadU(d, scores + j), hn::Set(d, largest[h])));
+      hn::StoreU(e, d, scores + j);
+      sum_vec = hn::Add(sum_vec, e);
+    }
+    scale[h] = change[h];
+    sum[h] = sum[h] * scale[h] + FoldLanes(d, sum_vec);
   }
-  const hn::CappedTag<float, 1> d1;
-  scale = hn::GetLane(ExpOrNaN(d1, hn::Set(d1, before - largest)));
-  sum = sum * scale + FoldLanes(d, sum_vec);
 }
 
 // y[h] = scale[h] y[h] + sum_j p[h, j] v[j] for kVecs vectors of columns: every column is one chain
@@ -292,8 +317,7 @@ struct Block {
       float* p = s.p + query * kTilePositions;
       WithHeads(heads, [&](auto count)
                            LAB_LAMBDA { Scores<count>(q, a.head_dim, keys, keys_ahead, n, p); });
-      for (size_t i = query; i < query + heads; ++i)
-        Softmax(s.p + i * kTilePositions, n, root, s.largest[i], s.sum[i], s.scale[i]);
+      Softmax(p, heads, n, root, s.largest + query, s.sum + query, s.scale + query);
       WithHeads(heads, [&](auto count) LAB_LAMBDA {
         AddWeightedRows<count>(p, n, values, values_ahead, stride, s.scale + query,
                                s.y + query * s.dim, s.dim);

@@ -202,6 +202,27 @@ TEST(HwyF32Attention, WeightsAreNormalOrZero) {
   });
 }
 
+// Of two positions, scored 0 and -x, the second has the weight exp(-x) / (1 + exp(-x)).
+TEST(HwyF32Attention, WeightsAreExponentials) {
+  OnEveryTarget([&] {
+    double worst = 0;
+    for (float x = 0; x < 87; x += 0.0131f) {
+      AttentionInputs in({1, 1, 1, 1, 16}, false, 0, 1);
+      std::fill_n(in.k.data(), in.k.size(), 0.0f);
+      std::fill_n(in.v.data(), in.v.size(), 0.0f);
+      in.q.data()[0] = -4;  // the square root of head_dim
+      in.k.data()[in.s.kv_stride()] = x;
+      in.v.data()[in.s.kv_stride()] = 1;
+      Floats y(in.q.size());
+      HwyRow(Op::gqa_attention).run(std::data({in.Args(y)}));
+      const double want = 1 / (1 + std::exp(static_cast<double>(x)));
+      worst = std::max(worst, std::abs(y[0] / want - 1));
+    }
+    EXPECT_LT(worst,
+              3 * FLT_EPSILON / 2);  // roundings: 1 of exp, 1/2 of the sum, 1/2 of the quotient
+  });
+}
+
 TEST(HwyF32Attention, BitsDoNotDependOnTheCompany) {
   OnEveryTarget([&] {
     for (const auto& [half, tokens] : {std::pair<bool, size_t>{false, 9}, {true, 9}, {true, 70}}) {

@@ -70,14 +70,13 @@ HWY_INLINE FloatVec Values(const uint16_t* from) {
   return LoadHalf(Floats(), from);
 }
 
-// exp(x) for x <= 0 and for NaN, within 1.01 ulp (every float was tried, with FMA), but 0 below
-// -87, where it comes near the smallest normal float: Ice Lake takes long for products of smaller
-// ones (4096 positions of layer 3: 724 us with them, 465 where the processor flushes them). What a
-// score can be is less than what Highway's Exp is for; that took 1.5 times as long, see
-// notes/results.md.
-template <class D>
-HWY_INLINE hn::Vec<D> ExpOfNegative(D d, hn::Vec<D> x) {
-  const hn::RebindToUnsigned<D> du;
+// exp(x) for x <= 0 and for NaN, within 1.01 ulp (every float of [-87, 0] was tried, with FMA), but
+// 0 below -87, where it comes near the smallest normal float: Ice Lake takes long for products of
+// smaller ones (4096 positions of layer 3: 724 us with them, 465 where the processor flushes them).
+// Shorter than Highway's Exp, which takes any x: notes/results.md, "what softmax costs".
+HWY_INLINE FloatVec ExpOfNegative(FloatVec x) {
+  const Floats d;
+  const hn::RebindToUnsigned<Floats> du;
   const auto c = [&](float value) LAB_LAMBDA { return hn::Set(d, value); };
   // x = n ln(2) + r. 1.5 * 2^23 puts n into the lowest bits, 127 makes an exponent of it.
   const auto shifted = hn::MulAdd(x, c(1.44269504f), c(0x1.8p23f + 127));
@@ -156,8 +155,9 @@ void Scores(const float* q, size_t head_dim, const Kv* k, const Kv* ahead, size_
 }
 
 // Turns n sums of products of each head into exp(score - largest score so far). A NaN among the
-// scores may escape Max, but not exp(NaN - largest). All heads together: what one waits for at its
-// end is done beside the others.
+// scores may escape Max, but not exp(NaN - largest), which makes the whole sum NaN whatever the
+// weights beside it are. All heads together: what one waits for at its end is done beside the
+// others.
 void Softmax(float* p, size_t heads, size_t n, float root, float* largest, float* sum,
              float* scale) {
   const Floats d;
@@ -177,13 +177,12 @@ void Softmax(float* p, size_t heads, size_t n, float root, float* largest, float
     change[h] = before - largest[h];
   }
   for (size_t h = 0; h < heads; h += kLanes)
-    hn::Store(ExpOfNegative(d, hn::Load(d, change + h)), d, change + h);
+    hn::Store(ExpOfNegative(hn::Load(d, change + h)), d, change + h);
   for (size_t h = 0; h < heads; ++h) {
     float* scores = p + h * kTilePositions;
     FloatVec sum_vec = hn::Zero(d);
     for (size_t j = 0; j < whole; j += kLanes) {
-      const FloatVec e =
-          ExpOfNegative(d, hn::Sub(hn::LoadU(d, scores + j), hn::Set(d, largest[h])));
+      const FloatVec e = ExpOfNegative(hn::Sub(hn::LoadU(d, scores + j), hn::Set(d, largest[h])));
       hn::StoreU(e, d, scores + j);
       sum_vec = hn::Add(sum_vec, e);
     }

@@ -9,17 +9,15 @@ taken within its round, since shared machines change from minute to minute; the 
 median over the rounds, and their smallest and largest.
 Phases: prefill of N tokens; decoding at each depth; load, from opening the file to the logits of an
 8-token prompt (for lab the whole process, start and end included).
-Interrupted (Ctrl-C, SIGTERM), it prints the table of the rounds that are done.
+The table is printed after every round, over all rounds so far: nothing is lost by stopping.
 """
 import argparse
 import ctypes
 import json
 import mmap
 import os
-import signal
 import statistics
 import subprocess
-import sys
 import time
 
 import llama_cpp as ll
@@ -126,7 +124,7 @@ def print_table(rounds, contracts):
             ours = statistics.median(r[1][c][phase] for r in rounds)
             ratios = [r[1][c][phase] / r[0][phase] for r in rounds]
             print(f"{phase:<13}{peer:>10.2f} {unit:<6}{c:<10}{ours:>8.2f} {unit:<6}"
-                  f"{statistics.median(ratios):>6.2f}  {min(ratios):.2f} to {max(ratios):.2f}")
+                  f"{statistics.median(ratios):>6.2f}  {min(ratios):.2f} to {max(ratios):.2f}", flush=True)
 
 
 def main():
@@ -145,18 +143,12 @@ def main():
 
     silent = ll.llama_log_callback(lambda level, text, data: None)
     ll.llama_log_set(silent, None)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"llama.cpp: {ll.llama_print_system_info().decode()}")
     rounds = []
-    try:
-        for i in range(a.rounds):
-            rounds.append((llama_round(a), {c: lab_round(a, c) for c in contracts}))
-            print(f"round {i + 1} of {a.rounds} done", flush=True)
-    except KeyboardInterrupt:
-        print(f"interrupted in round {i + 1}")
-        if not rounds:
-            sys.exit(130)
-    print(f"\nllama.cpp: {ll.llama_print_system_info().decode()}\n")
-    print_table(rounds, contracts)
+    for i in range(a.rounds):
+        rounds.append((llama_round(a), {c: lab_round(a, c) for c in contracts}))
+        print(f"\nround {i + 1} of {a.rounds}")
+        print_table(rounds, contracts)
 
 
 if __name__ == "__main__":

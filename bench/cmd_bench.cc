@@ -210,7 +210,9 @@ class RowBench {
     if (registered == 0)
       throw Error(kNotComparable, "no row of these has a case; see --op, --case and --backend");
     options_ = {f_.threads, f_.warm ? 0 : std::min(2 * LastLevelCache(), kMostCold),
-                MeasureMachine(f_)};
+                MeasureMachine(f_), [this, probe = std::make_shared<ReadProbe>(f_.threads)] {
+                  return OnTheBestTarget(f_, [&] { return probe->Rate(); });
+                }};
     AddContext();
     MedianReporter reporter;
     const size_t run = benchmark::RunSpecifiedBenchmarks(&reporter);
@@ -218,7 +220,6 @@ class RowBench {
     std::cout.flush();
     if (!std::cout) ThrowStdoutError();
     if (run == 0) throw Error(kNotComparable, "--benchmark_filter selects no row");
-    WarnOfAnotherRoof(options_.roofline, f_);
     int code = kPass;
     if (!f_.baseline.empty())
       code = CompareWithBaseline(reporter.medians(), before_, ParseSlowdown(f_.slowdown));

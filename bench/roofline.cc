@@ -30,25 +30,34 @@ double SecondsOf(F&& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// The rate of one pass over n bytes.
+double ReadOnce(const uint8_t* bytes, size_t n, size_t streams, int threads) {
+  constexpr size_t kPiece = 4096;
+  const size_t pieces = n / kPiece, parts = static_cast<size_t>(threads);
+  std::vector<Sink<uint64_t>> sinks(parts);
+  const double seconds = SecondsOf([&] {
+    ParallelFor(threads, [&](int i) {
+      const size_t t = static_cast<size_t>(i), begin = pieces * t / parts;
+      const size_t end = pieces * (t + 1) / parts;
+      ReadAll(bytes + begin * kPiece, (end - begin) * kPiece, streams, &sinks[t].value);
+    });
+  });
+  return static_cast<double>(pieces * kPiece) / seconds;
+}
+
 // The better of one stream and four: on Zen 3 one thread reads four about a fifth faster, two
 // threads do not.
 double ReadRate(const AlignedVector<uint8_t>& buffer, int threads) {
-  constexpr size_t kPiece = 4096;
-  const size_t pieces = buffer.size() / kPiece, n = static_cast<size_t>(threads);
-  std::vector<Sink<uint64_t>> sinks(n);
   double best = 0;
-  for (int round = 0; round < 2 * kRounds; ++round) {
-    const size_t streams = round % 2 ? 4 : 1;
-    const double seconds = SecondsOf([&] {
-      ParallelFor(threads, [&](int i) {
-        const size_t t = static_cast<size_t>(i), begin = pieces * t / n;
-        const size_t end = pieces * (t + 1) / n;
-        ReadAll(buffer.data() + begin * kPiece, (end - begin) * kPiece, streams, &sinks[t].value);
-      });
-    });
-    best = std::max(best, static_cast<double>(pieces * kPiece) / seconds);
-  }
+  for (int round = 0; round < kRounds; ++round)
+    for (const size_t streams : {1, 4})
+      best = std::max(best, ReadOnce(buffer.data(), buffer.size(), streams, threads));
   return best;
+}
+
+// That no cache holds.
+size_t BufferBytes() {
+  return std::max(size_t{256} << 20, 4 * LastLevelCache());
 }
 
 template <class T>
@@ -90,7 +99,7 @@ Roofline MeasureRoofline(int threads) {
   Roofline r;
   r.threads = threads;
   r.target = CurrentSimdTarget().name;
-  r.buffer_bytes = std::max(size_t{256} << 20, 4 * LastLevelCache());
+  r.buffer_bytes = BufferBytes();
   {
     const AlignedVector<uint8_t> buffer(r.buffer_bytes, 1);
     r.pages = HugePagesInUse() >= r.buffer_bytes / 2 ? "2 MB (madvise)" : "those of the system";
@@ -114,6 +123,18 @@ std::string AnotherRoof(const Roofline& before, double after) {
   return fmt::format(
       "{:.1f} GB/s were read before the runs, {:.1f} after them: percentages are of the former",
       before.all.bytes / 1e9, after / 1e9);
+}
+
+ReadProbe::ReadProbe(int threads) : threads_(threads), buffer_(BufferBytes(), 1) {}
+
+double ReadProbe::Rate() {
+  const size_t quarter = buffer_.size() / 4;
+  double best = 0;
+  for (const size_t streams : {1, 4}) {
+    best = std::max(best, ReadOnce(buffer_.data() + next_ * quarter, quarter, streams, threads_));
+    next_ = (next_ + 1) % 4;
+  }
+  return best;
 }
 
 Table RooflineTable(const Roofline& r) {

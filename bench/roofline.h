@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "lab/aligned.h"
 #include "lab/registry.h"
 #include "lab/table.h"
 
@@ -33,6 +34,20 @@ double MeasureReadRate(const Roofline& roofline);
 /// What to say of runs if `after` them the bandwidth was another one than before, by more than
 /// 15 %; else empty. A virtual machine's host may change it by half within seconds.
 std::string AnotherRoof(const Roofline& before, double after);
+
+/// The bandwidth from one moment to the next, beside what is timed.
+class ReadProbe {
+ public:
+  explicit ReadProbe(int threads);
+  /// Bytes per second, the better of one stream and four. Each reads a quarter of a buffer that no
+  /// cache can hold, the one that was read longest ago; some milliseconds.
+  double Rate();
+
+ private:
+  int threads_;
+  AlignedVector<uint8_t> buffer_;
+  size_t next_ = 0;  // quarter
+};
 
 Table RooflineTable(const Roofline& roofline);
 

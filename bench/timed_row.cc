@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <utility>
 
 #include "lab/traffic.h"
 
@@ -30,6 +31,7 @@ TimedRow::TimedRow(const Case& c, const RowUse& use, bool half_kv, size_t lanes,
   verdict_ = Samples(c, use.row->contract, half_kv)
                  .Judge(binding_.outputs(), binding_.guards_intact(), lanes);
   judged_ = binding_.outputs();
+  read_rate_ = options_.read_rate();
 }
 
 // The arguments once for each set of copies; the first time the copies are made.
@@ -64,13 +66,17 @@ void TimedRow::Loop(benchmark::State& state, const Args& args) {
   }
   const auto bytes = static_cast<double>(args.Bytes());
   const double ops = OpsOf(args);
-  const double roof = options_.roofline.Seconds(bytes, ops, use_.row->contract);
+  Roofline roofline = options_.roofline;
+  const double after = options_.read_rate();
+  roofline.all.bytes = (std::exchange(read_rate_, after) + after) / 2;
+  const double roof = roofline.Seconds(bytes, ops, use_.row->contract);
   using benchmark::Counter;
   const auto rate = [](double value) { return Counter(value, Counter::kIsIterationInvariantRate); };
   state.counters["bytes"] = bytes;
   state.counters["GB/s"] = rate(bytes / 1e9);
   state.counters["GFLOP/s"] = rate(ops / 1e9);
   state.counters["%roof"] = rate(100 * roof);
+  state.counters["read_GB/s"] = roofline.all.bytes / 1e9;
   state.counters["err/tol"] = NotZero(verdict_.worst);
 }
 

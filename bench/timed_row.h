@@ -1,6 +1,8 @@
 #pragma once
 #include <benchmark/benchmark.h>
 
+#include <functional>
+
 #include "bench/roofline.h"
 #include "bench/sample.h"
 
@@ -11,6 +13,7 @@ struct TimingOptions {
   int threads = 1;
   size_t cold_bytes = 0;  ///< weights and KV rotate through at least so much memory; 0: one copy
   Roofline roofline;
+  std::function<double()> read_rate;  ///< the bandwidth at this moment, bytes per second
 };
 
 /// A row bound to a case, judged before its first run is timed.
@@ -21,7 +24,8 @@ class TimedRow {
            const TimingOptions& options);
 
   const Verdict& verdict() const { return verdict_; }
-  /// The timed loop, and the counters. A wrong row is skipped instead, and one whose last outputs
+  /// The timed loop, and the counters; the roof is that of the bandwidth just before and after the
+  /// loop. A wrong row is skipped instead, and one whose last outputs
   /// differ from the judged ones in a bit is no result either.
   void Time(benchmark::State& state);
 
@@ -38,6 +42,7 @@ class TimedRow {
   std::deque<GuardedBuffer<float>> judged_;
   AlignedVector<uint8_t> copies_;  // of what args stream, one set behind the other
   size_t next_ = 0;                // set, so that a short loop does not begin with the warm ones
+  double read_rate_;               // before the next loop
 };
 
 }  // namespace lab

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
-#include "lab/parallel.h"
+#include "lab/registry.h"
 #include "lab/row_sums.h"
 
 namespace lab {
+namespace {
+
+constexpr size_t kSlices = 16;  // a thread, so that a slow core keeps nobody waiting for long
+
+}  // namespace
 
 const TapRecord* Trace::FirstNonFinite() const {
   for (const TapRecord& r : taps)
@@ -43,8 +47,9 @@ void TraceRecorder<T>::OnTap(const TapView<T>& view) {
     if (logits) trace_.tops[first_top + t] = ComputeTop(row, view.n, token, top_k_);
   };
   const size_t threads = std::min(static_cast<size_t>(threads_), view.tokens);
-  ParallelFor(static_cast<int>(threads), [&](int i) {
-    for (size_t t = static_cast<size_t>(i); t < view.tokens; t += threads) record(t);
+  const size_t slices = std::min(kSlices * threads, view.tokens);
+  ForSlices(view.tokens, 1, slices, threads, [&](size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) record(t);
   });
 }
 
@@ -57,17 +62,24 @@ TopRecord ComputeTop(const T* logits, size_t vocab, size_t token, size_t k) {
   top.token = token;
   k = std::min(k, vocab);
   if (k == 0) return top;
-  std::vector<int32_t> order(vocab);  // not in the record, which would keep its memory
-  std::iota(order.begin(), order.end(), 0);
   // NaN ranks last, so that the order stays a strict one; of equal logits the lower id comes first.
   const auto higher = [&](int32_t a, int32_t b) {
     const bool a_nan = std::isnan(logits[a]), b_nan = std::isnan(logits[b]);
     if (a_nan != b_nan) return b_nan;
     return logits[a] != logits[b] && !a_nan ? logits[a] > logits[b] : a < b;
   };
-  const auto end = order.begin() + static_cast<ptrdiff_t>(k);
-  std::partial_sort(order.begin(), end, order.end(), higher);
-  top.ids.assign(order.begin(), end);
+  std::vector<int32_t>& ids = top.ids;  // a heap of the highest so far, the lowest of them in front
+  ids.reserve(k);
+  for (int32_t id = 0; id < static_cast<int32_t>(vocab); ++id) {
+    if (ids.size() == k) {
+      if (!higher(id, ids.front())) continue;
+      std::pop_heap(ids.begin(), ids.end(), higher);
+      ids.pop_back();
+    }
+    ids.push_back(id);
+    std::push_heap(ids.begin(), ids.end(), higher);
+  }
+  std::sort_heap(ids.begin(), ids.end(), higher);
   const double largest = logits[top.ids[0]];
   const double sum = SumExp(logits, vocab, largest);
   for (const int32_t id : top.ids) {

@@ -4,9 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "bench/machine.h"
+#include "lab/registry.h"
 #include "lab/trace.h"
 #include "lab/version.h"
 
@@ -30,30 +33,10 @@ Json Numbers(const std::vector<double>& values) {
   return list;
 }
 
-Json LayerOf(int layer) {
-  return layer == kNoLayer ? Json() : Json(layer);
-}
-
 Json ToObject(const std::vector<std::pair<std::string, std::string>>& pairs) {
   Json object = Json::object();
   for (const auto& [key, value] : pairs) object[key] = value;
   return object;
-}
-
-void PutStats(Json& record, const Stats& s) {
-  record["n"] = s.n;
-  record["nan"] = s.nan;
-  record["inf"] = s.inf;
-  record["zeros"] = s.zeros;
-  record["min"] = Number(s.min);
-  record["max"] = Number(s.max);
-  record["mean"] = Number(s.mean);
-  record["std"] = Number(s.std);
-  record["rms"] = Number(s.rms);
-  record["absmax"] = Number(s.absmax);
-  record["argmax"] = s.argmax;
-  record["l2"] = Number(s.l2);
-  record["crest"] = Number(s.crest);
 }
 
 // The hash in hexadecimal: JSON numbers are doubles in many readers.
@@ -61,6 +44,67 @@ Json ToJson(const Sketch& sketch) {
   Json projections = Json::array();
   for (const double p : sketch.projections) projections.push_back(Number(p));
   return {{"hash", fmt::format("{:016x}", sketch.hash)}, {"projections", projections}};
+}
+
+// Records of statistics are written as text at once: a traced prefill of 512 tokens has 290
+// thousand of them, and by way of a Json they took longer than the statistics (notes/results.md).
+
+// What Number says, as text.
+void AppendNumber(std::string& line, double x) {
+  if (std::isfinite(x))
+    fmt::format_to(std::back_inserter(line), "{:.9g}", x);
+  else
+    line += Number(x).dump();
+}
+
+void AppendStats(std::string& line, const Stats& s) {
+  fmt::format_to(std::back_inserter(line), R"("n":{},"nan":{},"inf":{},"zeros":{})", s.n, s.nan,
+                 s.inf, s.zeros);
+  const auto number = [&](std::string_view key, double x) {
+    line += key;
+    AppendNumber(line, x);
+  };
+  number(R"(,"min":)", s.min);
+  number(R"(,"max":)", s.max);
+  number(R"(,"mean":)", s.mean);
+  number(R"(,"std":)", s.std);
+  number(R"(,"rms":)", s.rms);
+  number(R"(,"absmax":)", s.absmax);
+  fmt::format_to(std::back_inserter(line), R"(,"argmax":{})", s.argmax);
+  number(R"(,"l2":)", s.l2);
+  number(R"(,"crest":)", s.crest);
+}
+
+// The beginning of a record of one tap and layer.
+void AppendTap(std::string& line, std::string_view kind, Tap tap, int layer) {
+  fmt::format_to(std::back_inserter(line), R"({{"kind":"{}","tap":"{}","layer":)", kind,
+                 InfoOf(tap).name);
+  line += layer == kNoLayer ? "null," : fmt::format("{},", layer);
+}
+
+std::string TapLine(const TapRecord& r, int32_t id) {
+  std::string line;
+  line.reserve(400);
+  AppendTap(line, "tap", r.tap, r.layer);
+  fmt::format_to(std::back_inserter(line), R"("token":{},"id":{},)", r.token, id);
+  AppendStats(line, r.stats);
+  if (r.sketch) line += R"(,"sketch":)" + ToJson(*r.sketch).dump();
+  return line + "}\n";
+}
+
+void WriteTaps(const Trace& trace, const TextSink& write) {
+  constexpr size_t kAtOnce = 1 << 14;
+  const std::span taps(trace.taps);
+  const auto threads = static_cast<size_t>(std::max(trace.header.threads, 1));
+  std::vector<std::string> lines(std::min(kAtOnce, taps.size()));
+  for (size_t first = 0; first < taps.size(); first += kAtOnce) {
+    const std::span part = taps.subspan(first, std::min(kAtOnce, taps.size() - first));
+    ForSlices(part.size(), 1, 16 * threads, threads, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i)
+        lines[i] = TapLine(part[i], trace.header.ids.at(part[i].token));
+    });
+    for (const std::string& line : std::span(lines).first(part.size())) write(line);
+  }
 }
 
 // Which tokens each tap holds: "all", or their positions.
@@ -123,19 +167,7 @@ std::string Line(const Json& record) {
 
 void TraceToJsonl(const Trace& trace, const TextSink& write) {
   write(Line(HeaderRecord(trace)));
-  uint64_t nan = 0, inf = 0;
-  for (const TapRecord& r : trace.taps) {
-    Json record = {{"kind", "tap"},
-                   {"tap", InfoOf(r.tap).name},
-                   {"layer", LayerOf(r.layer)},
-                   {"token", r.token},
-                   {"id", trace.header.ids.at(r.token)}};
-    PutStats(record, r.stats);
-    if (r.sketch) record["sketch"] = ToJson(*r.sketch);
-    write(Line(record));
-    nan += r.stats.nan;
-    inf += r.stats.inf;
-  }
+  WriteTaps(trace, write);
   for (const TopRecord& t : trace.tops)
     write(Line({{"kind", "top"},
                 {"token", t.token},
@@ -143,15 +175,14 @@ void TraceToJsonl(const Trace& trace, const TextSink& write) {
                 {"logits", Numbers(t.logits)},
                 {"p", Numbers(t.p)}}));
   for (const auto& [key, group] : GroupTaps(trace)) {
-    Json record = {{"kind", "pooled"},
-                   {"tap", InfoOf(key.second).name},
-                   {"layer", LayerOf(key.first)},
-                   {"tokens", group.size()}};
-    const Stats pooled = PoolGroup(group);
-    PutStats(record, pooled);
-    record["argmax"] = group[pooled.argmax]->stats.argmax;
-    record["argmax_token"] = group[pooled.argmax]->token;
-    write(Line(record));
+    Stats pooled = PoolGroup(group);
+    const TapRecord& largest = *group[pooled.argmax];
+    pooled.argmax = largest.stats.argmax;
+    std::string line;
+    AppendTap(line, "pooled", key.second, key.first);
+    fmt::format_to(std::back_inserter(line), R"("tokens":{},)", group.size());
+    AppendStats(line, pooled);
+    write(fmt::format("{},\"argmax_token\":{}}}\n", line, largest.token));
   }
   const Generated& g = trace.generated;
   if (!g.ids.empty())
@@ -159,6 +190,8 @@ void TraceToJsonl(const Trace& trace, const TextSink& write) {
                 {"ids", g.ids},
                 {"text", g.text},
                 {"end", g.end_of_text ? "end_of_text" : "length"}}));
+  uint64_t nan = 0, inf = 0;
+  for (const TapRecord& r : trace.taps) nan += r.stats.nan, inf += r.stats.inf;
   write(Line({{"kind", "summary"},
               {"tokens", trace.header.ids.size()},
               {"taps", trace.taps.size()},

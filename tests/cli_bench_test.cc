@@ -40,7 +40,7 @@ TEST(CliBench, EveryBuiltRowIsJudgedAndCounted) {
       SCOPED_TRACE(b["name"]);
       EXPECT_TRUE(names.insert(b["name"]).second);
       EXPECT_FALSE(b.contains("error_occurred")) << b;
-      for (const char* counter : {"bytes", "GB/s", "GFLOP/s", "%roof", "err/tol"})
+      for (const char* counter : {"bytes", "GB/s", "GFLOP/s", "%roof", "read_GB/s", "err/tol"})
         EXPECT_GT(b.value(counter, 0.0), 0) << counter;
       EXPECT_LE(b["err/tol"], 1);
       Strings parts;

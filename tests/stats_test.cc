@@ -160,6 +160,12 @@ TEST(Top, OrdersByLogitThenIdAndPutsNaNLast) {
   const std::vector<float> logits = {1, 3, NAN, 3, 2};
   const TopRecord top = ComputeTop(logits.data(), logits.size(), 0, 5);
   EXPECT_EQ(top.ids, (std::vector<int32_t>{1, 3, 4, 0, 2}));
+  const std::vector<float> rising = {1, 2, 3, 4},
+                           equal(4);  // every value, or none, is a new highest
+  for (const auto& [values, ids] : {std::pair(logits, std::vector{1, 3}),
+                                    {rising, std::vector{3, 2}},
+                                    {equal, std::vector{0, 1}}})
+    EXPECT_EQ(ComputeTop(values.data(), values.size(), 0, 2).ids, ids);
   const std::vector<float> two = {0, 0};
   EXPECT_DOUBLE_EQ(ComputeTop(two.data(), 2, 0, 9).p[1], 0.5);  // k larger than the vocabulary
   EXPECT_TRUE(ComputeTop<float>(nullptr, 5, 0, 0).ids.empty());

@@ -91,7 +91,7 @@ void ForSlices(size_t items, size_t grain, size_t slices, size_t threads, F&& f)
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));
-  constexpr size_t kWorthAThread = 1 << 14, kWorthAPiece = 1 << 26, kMostPieces = 16;
+  constexpr size_t kWorthAThread = 1 << 14, kWorthAPiece = 1 << 21, kMostPieces = 16;
   const size_t items = args.Items(), work = args.Work();
   if (!items) return;
   const size_t worth = std::min<size_t>(threads, work / kWorthAThread + 1);

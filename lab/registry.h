@@ -108,8 +108,10 @@ void RunRow(const Row& row, const Args& args, int threads) {
     }
   }
   const size_t running = std::min(worth, items);
-  const size_t slices =
-      std::min(items, running * std::clamp<size_t>(work / running / kWorthAPiece, 1, kMostPieces));
+  size_t pieces = std::clamp<size_t>(work / running / kWorthAPiece, 1, kMostPieces);
+  // What is cut into tokens where it can be has items that read the same: no finer than needed.
+  if constexpr (requires { Args::kTokenGrain; }) pieces = 1;
+  const size_t slices = std::min(items, running * pieces);
   size_t grain = 1;
   if constexpr (requires { Args::kSliceGrain; }) grain = Args::kSliceGrain;
   ForSlices(items, grain, slices, running, [&](size_t first, size_t last) {

@@ -175,7 +175,10 @@ def decode(a, llama, contract, depth):
                 turns.append([])
             else:
                 turns[-1].append(seconds)
-    return [(peer, 1 / statistics.median(turn)) for peer, turn in zip(theirs, turns) if turn]
+    pairs = [(peer, 1 / statistics.median(turn)) for peer, turn in zip(theirs, turns) if turn]
+    if not pairs:
+        raise SystemExit(f"--decode {a.decode}: lab is done in less than one turn of {a.turn} s")
+    return pairs
 
 
 def print_table(results):

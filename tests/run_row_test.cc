@@ -65,7 +65,7 @@ TEST(RunRow, EveryItemOnceWhateverTheSizes) {
 TEST(RunRow, LargeStepsHaveSeveralSlicesForEachThread) {
   EXPECT_EQ(SlicesOf(4096, 1, 2), 1u);         // not worth waking a thread
   EXPECT_EQ(SlicesOf(4096, 1 << 10, 2), 2u);   // a slice each
-  EXPECT_EQ(SlicesOf(4096, 1 << 16, 2), 4u);   // two
+  EXPECT_EQ(SlicesOf(4096, 1 << 11, 2), 4u);   // two
   EXPECT_EQ(SlicesOf(4096, 1 << 24, 2), 32u);  // at most sixteen
   EXPECT_EQ(SlicesOf(4096, 1 << 24, 1), 1u);
 }

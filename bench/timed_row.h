@@ -25,8 +25,8 @@ class TimedRow {
 
   const Verdict& verdict() const { return verdict_; }
   /// The timed loop, and the counters; the roof is that of the bandwidth just before and after the
-  /// loop. A wrong row is skipped instead, and one whose last outputs differ from the judged ones in
-  /// a bit is no result either.
+  /// loop. A wrong row is skipped instead, and one whose last outputs differ from the judged ones
+  /// in a bit is no result either.
   void Time(benchmark::State& state);
 
  private:

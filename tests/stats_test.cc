@@ -160,8 +160,8 @@ TEST(Top, OrdersByLogitThenIdAndPutsNaNLast) {
   const std::vector<float> logits = {1, 3, NAN, 3, 2};
   const TopRecord top = ComputeTop(logits.data(), logits.size(), 0, 5);
   EXPECT_EQ(top.ids, (std::vector<int32_t>{1, 3, 4, 0, 2}));
-  const std::vector<float> rising = {1, 2, 3, 4},
-                           equal(4);  // every value, or none, is a new highest
+  // Every value is a new highest, or none.
+  const std::vector<float> rising = {1, 2, 3, 4}, equal(4);
   for (const auto& [values, ids] : {std::pair(logits, std::vector{1, 3}),
                                     {rising, std::vector{3, 2}},
                                     {equal, std::vector{0, 1}}})

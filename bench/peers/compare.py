@@ -63,7 +63,7 @@ class Llama:
         return time.perf_counter() - start
 
 
-def some_ids(n, vocab=50000):
+def some_ids(n, vocab):
     return [(7919 * i + 11) % vocab for i in range(n)]
 
 
@@ -84,7 +84,7 @@ def before_loading(path):
 def forward(a, contract, tokens, *flags):
     """The command that runs lab over a prompt of so many tokens."""
     return [a.lab, "forward", "--model", a.model, "--contract", contract, "--threads",
-            str(a.threads), "--tokens", ",".join(map(str, some_ids(tokens))), *flags]
+            str(a.threads), "--tokens", ",".join(map(str, some_ids(tokens, a.vocab))), *flags]
 
 
 class Loading:
@@ -220,6 +220,7 @@ def main():
     print(f"llama.cpp: {ll.llama_print_system_info().decode()}")
     results = {}
     llama = Llama(a.model, a.threads, max([a.prefill, *a.depths]) + a.decode + 16)
+    a.vocab = llama.vocab
     for phase in Loading(a), Prefill(a, llama):
         for _ in range(a.rounds):
             for contract in a.contracts:

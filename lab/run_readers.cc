@@ -56,7 +56,10 @@ std::optional<Figure> ParseFigure(std::string_view text) {
   const size_t mark = std::min(text.find_first_of("eE"), text.size());
   const size_t point = std::min(text.find('.'), mark);
   int exponent = 0;
-  if (mark < text.size()) std::from_chars(text.data() + mark + 1, end, exponent);
+  if (mark < text.size()) {
+    const char* sign = text.data() + mark + 1;
+    std::from_chars(*sign == '+' ? sign + 1 : sign, end, exponent);
+  }
   const int digits = point < mark ? static_cast<int>(mark - point - 1) : 0;
   figure.rounding = 0.5 * std::pow(10.0, exponent - digits);
   return figure;

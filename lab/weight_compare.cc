@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 
@@ -134,17 +135,17 @@ void CompareSlice(const ComparePair& pair, const Job& job, ValueDifference& d) {
 
 struct Field {
   BlockType type;
-  uint32_t end;  // the first byte behind it
+  size_t begin;  // its first byte
   std::string_view name;
 };
+#define FIELD(type, field) \
+  { BlockType::type, offsetof(Block##type, field), #field }
 constexpr Field kFields[] = {
-    {BlockType::Q4_0, 2, "d"},        {BlockType::Q4_0, 18, "qs"},     {BlockType::Q5_0, 2, "d"},
-    {BlockType::Q5_0, 6, "qh"},       {BlockType::Q5_0, 22, "qs"},     {BlockType::Q8_0, 2, "d"},
-    {BlockType::Q8_0, 34, "qs"},      {BlockType::Q4_K, 2, "d"},       {BlockType::Q4_K, 4, "dmin"},
-    {BlockType::Q4_K, 16, "scales"},  {BlockType::Q4_K, 144, "qs"},    {BlockType::Q5_K, 2, "d"},
-    {BlockType::Q5_K, 4, "dmin"},     {BlockType::Q5_K, 16, "scales"}, {BlockType::Q5_K, 48, "qh"},
-    {BlockType::Q5_K, 176, "qs"},     {BlockType::Q6_K, 128, "ql"},    {BlockType::Q6_K, 192, "qh"},
-    {BlockType::Q6_K, 208, "scales"}, {BlockType::Q6_K, 210, "d"}};
+    FIELD(Q4_0, d),  FIELD(Q4_0, qs), FIELD(Q5_0, d),    FIELD(Q5_0, qh),     FIELD(Q5_0, qs),
+    FIELD(Q8_0, d),  FIELD(Q8_0, qs), FIELD(Q4_K, d),    FIELD(Q4_K, dmin),   FIELD(Q4_K, scales),
+    FIELD(Q4_K, qs), FIELD(Q5_K, d),  FIELD(Q5_K, dmin), FIELD(Q5_K, scales), FIELD(Q5_K, qh),
+    FIELD(Q5_K, qs), FIELD(Q6_K, ql), FIELD(Q6_K, qh),   FIELD(Q6_K, scales), FIELD(Q6_K, d)};
+#undef FIELD
 
 }  // namespace
 
@@ -208,8 +209,8 @@ std::string DescribeByte(const WeightTensor& t, uint64_t offset) {
   const auto byte = static_cast<uint32_t>(offset % t.block->bytes);
   const std::string row = fmt::format("row {}", offset / row_bytes);
   if (t.block->elements == 1) return fmt::format("{}, column {}, byte {}", row, block, byte);
-  const auto field = std::find_if(std::begin(kFields), std::end(kFields), [&](const Field& f) {
-    return f.type == t.block->type && byte < f.end;
+  const auto field = std::find_if(std::rbegin(kFields), std::rend(kFields), [&](const Field& f) {
+    return f.type == t.block->type && byte >= f.begin;
   });
   return fmt::format("{}, block {} (columns {} to {}), byte {} ({})", row, block,
                      block * t.block->elements, (block + 1) * t.block->elements - 1, byte,

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "lab/run_compare.h"
+#include "lab/run_readers.h"
 #include "lab/run_record.h"
 #include "tests/golden.h"
 #include "tests/test_util.h"
@@ -21,6 +22,19 @@ RunRecord ReadText(const std::string& text) {
 
 double ValueAt(const RunRecord& run, const Place& place, size_t channel) {
   return run.tokens.at(place).values.at(channel).value;
+}
+
+TEST(Figures, RoundingIsHalfAUnitOfTheLastDigit) {
+  const std::pair<const char*, double> texts[] = {
+      {"12", 0.5}, {" -0.4160", 5e-5}, {"1.25e-05", 5e-8}, {"1.25e+06", 5e3}, {"1.25E6", 5e3},
+      {"3e2", 50}, {"-0.0", 0.05},     {"inf", 0},         {"nan", 0}};
+  for (const auto& [text, rounding] : texts) {
+    const auto figure = ParseFigure(text);
+    ASSERT_TRUE(figure) << text;
+    EXPECT_NEAR(figure->rounding, rounding, 1e-12 * rounding) << text;
+  }
+  for (const char* text : {"", "-", "e5", "1e", "1e+", "1.2.3", "0.5x"})
+    EXPECT_FALSE(ParseFigure(text)) << text;
 }
 
 TEST(LlamaLog, EveryTensorLineIsExplained) {

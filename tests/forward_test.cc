@@ -23,9 +23,9 @@ std::vector<int32_t> SomeIds(size_t n) {
 }
 
 template <class T>
-Forward<T> MakeForward(size_t capacity, int threads = 1) {
-  return Forward<T>(Tiny(), RowSet(sizeof(T) == 8 ? Backend::oracle : Backend::ref, Contract::f32),
-                    KvType::f32, threads, capacity);
+Forward<T> MakeForward(size_t capacity, int threads = 1,
+                       Backend backend = sizeof(T) == 8 ? Backend::oracle : Backend::ref) {
+  return Forward<T>(Tiny(), RowSet(backend, Contract::f32), KvType::f32, threads, capacity);
 }
 
 template <class T>
@@ -104,7 +104,8 @@ TEST(ForwardGolden, YardstickIsCloseToIt) {
 // More tokens than one batch holds: the pieces must join up.
 TEST(ForwardBatches, ALongPromptEqualsItsPieces) {
   const auto ids = SomeIds(300);
-  auto whole = MakeForward<float>(ids.size(), 2), pieces = MakeForward<float>(ids.size(), 2);
+  auto whole = MakeForward<float>(ids.size(), 2, Backend::hwy),
+       pieces = MakeForward<float>(ids.size(), 2, Backend::hwy);
   whole.Run(ids, nullptr);
   pieces.Run(std::span(ids).first(123), nullptr);
   pieces.Run(std::span(ids).subspan(123), nullptr);

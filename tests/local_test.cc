@@ -236,8 +236,8 @@ TEST(Local, ABridgeOverAnyTapJudgesBothWays) {
     std::vector<double> row = run.tokens.at({output, 3, 2}).row->Read();
     row[7] *= 1.001;
     PutRow(run, {output, 3, 2}, row);
-    const Names wrong = Wrong(Judged(run));
-    EXPECT_EQ(std::ranges::count(wrong, name), 1) << Worst(Judged(run));
+    const LocalResult wrong = Judged(run);
+    EXPECT_EQ(std::ranges::count(Wrong(wrong), name), 1) << Worst(wrong);
   }
 }
 

@@ -64,6 +64,14 @@ TEST(Mutants, CommittedCasesKillEveryOneAndPassEveryOrder) {
   EXPECT_GT(ExpectAllAsTheyShould(fast, until_killed), until_killed ? 1000u : 2000u);
 }
 
+// The same in one row of each op and contract, for the quick tests.
+TEST(QuickMutants, AreKilledInSimdRows) {
+  const auto simd = [](const Row& row) {
+    return &row == FindRow(row.op, row.contract, Backend::hwy);
+  };
+  EXPECT_GT(ExpectAllAsTheyShould(simd, true), 500u);
+}
+
 // A CPU in the place of a GPU takes its time.
 TEST(Mutants, AreKilledInEveryCudaKernelOnTheHost) {
   const Row* silu = FindRow(Op::silu, Contract::f32, Backend::cuda_host);
@@ -112,10 +120,10 @@ std::string ErrorOf(const std::string& rule, size_t layers) {
 }
 
 TEST(Use, RulesAreParsed) {
-  const UseRule rule = ParseUse({"gate_up@0-2,5=mutant:gate_up_swapped"}, Contract::q8, 28)[0];
+  const UseRule rule = ParseUse({"gate_up@0-2,5,8-9=mutant:gate_up_swapped"}, Contract::q8, 28)[0];
   EXPECT_EQ(rule.op, Op::gate_up);
-  for (const int layer : {0, 1, 2, 5}) EXPECT_TRUE(rule.Covers(Op::gate_up, layer));
-  for (const int layer : {-1, 3, 4, 6}) EXPECT_FALSE(rule.Covers(Op::gate_up, layer));
+  for (const int layer : {0, 1, 2, 5, 8, 9}) EXPECT_TRUE(rule.Covers(Op::gate_up, layer));
+  for (const int layer : {-1, 3, 4, 6, 7, 10}) EXPECT_FALSE(rule.Covers(Op::gate_up, layer));
   EXPECT_FALSE(rule.Covers(Op::silu, 0));
   EXPECT_EQ(ParseUse({"matvec=ref"}, Contract::q8, 28)[0].row,
             FindRow(Op::matvec, Contract::q8, Backend::ref));

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "lab/error.h"
 #include "tests/test_util.h"
 
@@ -147,6 +149,33 @@ TEST_F(ReportTest, NothingFromAFileIsMarkup) {
   const std::string md = ReportToMarkdown(Make({Trace(), Steps(), kBlame, kBench, kPasses}));
   EXPECT_EQ(md.find("<script"), md.find("\\<script") + 1);
   ExpectHas(md, {"- FAIL: **bisect: wrong from L03.silu on**", "\\<script\\>alert(1)"});
+}
+
+// The first tag of a page that does not end the element opened last, and the elements left open.
+std::string Misnested(const std::string& page) {
+  const std::set<std::string> no_end = {"meta", "input"};
+  std::vector<std::string> open;
+  for (size_t at = 0; (at = page.find('<', at)) != std::string::npos; ++at) {
+    const bool ends = page[at + 1] == '/';
+    const size_t name_at = at + 1 + ends;
+    const std::string name = page.substr(
+        name_at, page.find_first_not_of("abcdefghijklmnopqrstuvwxyz123456", name_at) - name_at);
+    if (name.empty() || no_end.count(name)) continue;  // <!doctype
+    if (!ends) {
+      open.push_back(name);
+      if (name == "script" || name == "style") at = page.find("</" + name, at) - 1;
+    } else if (open.empty() || open.back() != name) {
+      return page.substr(0, at).substr(at < 200 ? 0 : at - 200) + "</" + name + ">";
+    } else {
+      open.pop_back();
+    }
+  }
+  return fmt::format("{}", fmt::join(open, " "));
+}
+
+TEST_F(ReportTest, EveryElementEnds) {
+  EXPECT_EQ(Misnested(Page({Trace(), Steps(), kBlame, kBench, kPasses})), "");
+  EXPECT_EQ(Misnested(Page({kBench})), "");
 }
 
 TEST_F(ReportTest, NothingComesFromElsewhere) {

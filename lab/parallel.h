@@ -1,4 +1,7 @@
 #pragma once
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
 #include <type_traits>
 
 namespace lab {
@@ -18,6 +21,16 @@ void ParallelFor(int n, F&& fn) {
   using Fn = std::remove_reference_t<F>;
   ParallelCall(
       n, [](void* context, int i) { (*static_cast<Fn*>(context))(i); }, &fn);
+}
+
+/// Calls fn(0) .. fn(n - 1), on at most `threads` threads: one that is done takes the next, so that
+/// a core that is slowed down by others keeps nobody waiting for long. As ParallelCall otherwise.
+template <class F>
+void ParallelEach(size_t n, size_t threads, F&& fn) {
+  std::atomic<size_t> next = 0;
+  ParallelFor(static_cast<int>(std::min(threads, n)), [&](int) {
+    for (size_t i; (i = next++) < n;) fn(i);
+  });
 }
 
 }  // namespace lab

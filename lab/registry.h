@@ -1,7 +1,6 @@
 #pragma once
 // The table of kernel rows, made from kernels/kernels.def.
 #include <algorithm>
-#include <atomic>
 #include <cassert>
 #include <span>
 #include <string_view>
@@ -65,24 +64,41 @@ std::span<const Row> Rows();
 /// The first row of that description, or null.
 const Row* FindRow(Op op, Contract contract, Backend backend);
 
-/// f(begin, end) for `slices` slices of [0, items) that begin at multiples of `grain`, by so many
-/// threads: one that is done takes the next.
-template <class F>
-void ForSlices(size_t items, size_t grain, size_t slices, size_t threads, F&& f) {
-  const auto begin = [&](size_t s) {
-    return s == slices ? items : items * s / slices / grain * grain;
-  };
-  std::atomic<size_t> next = 0;
-  ParallelFor(static_cast<int>(threads), [&](int) {
-    for (size_t s; (s = next++) < slices;)
-      if (begin(s) < begin(s + 1)) f(begin(s), begin(s + 1));
-  });
+/// The work of a row, cut: [0, items) in `slices` slices of neighbours that begin at multiples of
+/// `grain`. The items are those of the arguments, or their tokens.
+struct Slicing {
+  size_t items = 0, grain = 1, slices = 0;
+  bool of_tokens = false;
+
+  /// Where slice s begins; slice s - 1 ends there, and is empty if it began there as well.
+  size_t Begin(size_t s) const { return s == slices ? items : items * s / slices / grain * grain; }
+};
+
+/// The slices of a row's work on args (which have items), for so many threads.
+template <class Args>
+Slicing SlicesFor(const Args& args, size_t threads) {
+  // Pieces of 2 million multiply-adds are long enough to stream, and the large matrices of a decode
+  // have several to a thread (notes/results.md, "Pieces of a decode").
+  constexpr size_t kWorthAPiece = 1 << 21, kMostPieces = 16;
+  const size_t items = args.Items(), running = std::min(threads, items);
+  size_t grain = 1, pieces = 1;
+  if constexpr (requires { Args::kTokenGrain; }) {
+    const size_t grains = args.tokens / Args::kTokenGrain;
+    // Later tokens have more positions behind them: equal slices are unequal work.
+    if (grains >= threads)
+      return {args.tokens, Args::kTokenGrain, std::min(grains, threads * kMostPieces), true};
+    // Else its items read the same: no finer than needed.
+  } else {
+    pieces = std::clamp<size_t>(args.Work() / running / kWorthAPiece, 1, kMostPieces);
+  }
+  if constexpr (requires { Args::kSliceGrain; }) grain = Args::kSliceGrain;
+  return {items, grain, std::min(items, running * pieces)};
 }
 
 /// Runs a row on args, cut into slices of neighbouring items: one for each thread, or several where
-/// they are large, of which a thread that is done takes the next. So a core that is slowed down by
-/// others keeps nobody waiting for long. Every item is computed by the same instructions whatever
-/// its slice, so the thread count changes no bit. Rows on a device are not cut.
+/// they are large, of which a thread that is done takes the next. Every item is computed by the
+/// same instructions whatever its slice, so the thread count changes no bit. Rows on a device are
+/// not cut.
 ///
 /// Args say how many items they have, how to cut themselves (and kSliceGrain, at multiples of
 /// what), the Bytes that they read and write (each once; weights as stored), and their Work:
@@ -91,32 +107,19 @@ void ForSlices(size_t items, size_t grain, size_t slices, size_t threads, F&& f)
 template <class Args>
 void RunRow(const Row& row, const Args& args, int threads) {
   assert(*row.args == typeid(Args));
-  constexpr size_t kWorthAThread = 1 << 14, kWorthAPiece = 1 << 21, kMostPieces = 16;
-  const size_t items = args.Items(), work = args.Work();
-  if (!items) return;
-  const size_t worth = std::min<size_t>(threads, work / kWorthAThread + 1);
+  constexpr size_t kWorthAThread = 1 << 14;
+  if (!args.Items()) return;
+  const size_t worth = std::min<size_t>(threads, args.Work() / kWorthAThread + 1);
   if (worth <= 1 || row.OnDevice()) return row.run(&args);
-  if constexpr (requires { Args::kTokenGrain; }) {
-    const size_t grains = args.tokens / Args::kTokenGrain;
-    if (grains >= worth) {
-      // Later tokens have more positions behind them: equal slices are unequal work.
-      const size_t slices = std::min(grains, worth * kMostPieces);
-      return ForSlices(args.tokens, Args::kTokenGrain, slices, worth, [&](size_t t, size_t end) {
-        const Args slice = args.SliceTokens(t, end);
-        row.run(&slice);
-      });
+  const Slicing slicing = SlicesFor(args, worth);
+  const auto run = [&](const Args& slice) { row.run(&slice); };
+  ParallelEach(slicing.slices, worth, [&](size_t s) {
+    const size_t begin = slicing.Begin(s), end = slicing.Begin(s + 1);
+    if (begin == end) return;
+    if constexpr (requires { Args::kTokenGrain; }) {
+      if (slicing.of_tokens) return run(args.SliceTokens(begin, end));
     }
-  }
-  const size_t running = std::min(worth, items);
-  size_t pieces = std::clamp<size_t>(work / running / kWorthAPiece, 1, kMostPieces);
-  // What is cut into tokens where it can be has items that read the same: no finer than needed.
-  if constexpr (requires { Args::kTokenGrain; }) pieces = 1;
-  const size_t slices = std::min(items, running * pieces);
-  size_t grain = 1;
-  if constexpr (requires { Args::kSliceGrain; }) grain = Args::kSliceGrain;
-  ForSlices(items, grain, slices, running, [&](size_t first, size_t last) {
-    const Args slice = args.Slice(first, last);
-    row.run(&slice);
+    run(args.Slice(begin, end));
   });
 }
 

@@ -3,15 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lab/registry.h"
+#include "lab/parallel.h"
 #include "lab/row_sums.h"
 
 namespace lab {
-namespace {
-
-constexpr size_t kSlices = 16;  // a thread, so that a slow core keeps nobody waiting for long
-
-}  // namespace
 
 const TapRecord* Trace::FirstNonFinite() const {
   for (const TapRecord& r : taps)
@@ -46,11 +41,7 @@ void TraceRecorder<T>::OnTap(const TapView<T>& view) {
       trace_.taps[first + t].sketch = std::make_shared<Sketch>(MakeSketch(row, view.n));
     if (logits) trace_.tops[first_top + t] = ComputeTop(row, view.n, token, top_k_);
   };
-  const size_t threads = std::min(static_cast<size_t>(threads_), view.tokens);
-  const size_t slices = std::min(kSlices * threads, view.tokens);
-  ForSlices(view.tokens, 1, slices, threads, [&](size_t begin, size_t end) {
-    for (size_t t = begin; t < end; ++t) record(t);
-  });
+  ParallelEach(view.tokens, static_cast<size_t>(threads_), record);
 }
 
 template class TraceRecorder<float>;

@@ -9,7 +9,7 @@
 #include <span>
 
 #include "bench/machine.h"
-#include "lab/registry.h"
+#include "lab/parallel.h"
 #include "lab/trace.h"
 #include "lab/version.h"
 
@@ -93,14 +93,15 @@ std::string TapLine(const TapRecord& r, int32_t id) {
 }
 
 void WriteTaps(const Trace& trace, const TextSink& write) {
-  constexpr size_t kAtOnce = 1 << 14;
+  constexpr size_t kAtOnce = 1 << 14, kPiece = 256;
   const std::span taps(trace.taps);
   const auto threads = static_cast<size_t>(std::max(trace.header.threads, 1));
   std::vector<std::string> lines(std::min(kAtOnce, taps.size()));
   for (size_t first = 0; first < taps.size(); first += kAtOnce) {
     const std::span part = taps.subspan(first, std::min(kAtOnce, taps.size() - first));
-    ForSlices(part.size(), 1, 16 * threads, threads, [&](size_t begin, size_t end) {
-      for (size_t i = begin; i < end; ++i)
+    ParallelEach((part.size() + kPiece - 1) / kPiece, threads, [&](size_t piece) {
+      const size_t end = std::min((piece + 1) * kPiece, part.size());
+      for (size_t i = piece * kPiece; i < end; ++i)
         lines[i] = TapLine(part[i], trace.header.ids.at(part[i].token));
     });
     for (const std::string& line : std::span(lines).first(part.size())) write(line);

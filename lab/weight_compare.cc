@@ -1,7 +1,6 @@
 #include "lab/weight_compare.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
@@ -26,10 +25,8 @@ template <class Result, class Work, class Add>
 std::vector<Result> RunJobs(size_t pairs, const std::vector<Job>& jobs, int threads, Work&& work,
                             Add&& add) {
   std::vector<Result> parts(jobs.size());
-  std::atomic<size_t> next = 0;
-  ParallelFor(threads, [&](int) {
-    for (size_t i = next++; i < jobs.size(); i = next++) work(jobs[i], parts[i]);
-  });
+  ParallelEach(jobs.size(), static_cast<size_t>(threads),
+               [&](size_t i) { work(jobs[i], parts[i]); });
   std::vector<Result> results(pairs);
   for (size_t i = 0; i < jobs.size(); ++i) add(results[jobs[i].pair], parts[i], jobs[i]);
   return results;

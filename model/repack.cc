@@ -1,7 +1,6 @@
 #include "model/repack.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "kernels/rows8.h"
 #include "lab/parallel.h"
@@ -55,13 +54,10 @@ void Repack(Qwen2& model, int threads) {
     return model.config.tied_output && w.data >= model.token_embd.data &&
            w.data < model.token_embd.data + model.token_embd.bytes();
   };
-  std::atomic<size_t> next = 0;
-  ParallelFor(threads, [&](int) {
-    for (size_t i; (i = next++) < pieces.size();) {
-      const Piece& piece = pieces[i];
-      RepackRows8(piece.w, piece.to);
-      if (!is_embedding(piece.w)) model.source->file().LetGo({piece.w.data, piece.w.bytes()});
-    }
+  ParallelEach(pieces.size(), static_cast<size_t>(threads), [&](size_t i) {
+    const Piece& piece = pieces[i];
+    RepackRows8(piece.w, piece.to);
+    if (!is_embedding(piece.w)) model.source->file().LetGo({piece.w.data, piece.w.bytes()});
   });
 }
 

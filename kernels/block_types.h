@@ -94,8 +94,12 @@ struct BlockQ6_K {
   uint16_t d;
 };
 
-static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ5_0) == 22 && sizeof(BlockQ8_0) == 34);
-static_assert(sizeof(BlockQ4_K) == 144 && sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
+static_assert(sizeof(BlockQ4_0) == InfoOf(BlockType::Q4_0).bytes);
+static_assert(sizeof(BlockQ5_0) == InfoOf(BlockType::Q5_0).bytes);
+static_assert(sizeof(BlockQ8_0) == InfoOf(BlockType::Q8_0).bytes);
+static_assert(sizeof(BlockQ4_K) == InfoOf(BlockType::Q4_K).bytes);
+static_assert(sizeof(BlockQ5_K) == InfoOf(BlockType::Q5_K).bytes);
+static_assert(sizeof(BlockQ6_K) == InfoOf(BlockType::Q6_K).bytes);
 
 /// Slices of ops that are dots with weights begin at multiples of so many rows: where the bundles
 /// of repacked rows do (kernels/rows8.h).

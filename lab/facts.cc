@@ -121,10 +121,6 @@ Distance TensorDistance(const std::vector<double>& a, const std::vector<double>&
   return d;
 }
 
-double Relative(const Figure& f) {
-  return f.value == 0 ? 0 : f.rounding / std::abs(f.value);
-}
-
 }  // namespace
 
 std::string_view NameOf(Evidence evidence) {
@@ -197,8 +193,7 @@ bool IsMassive(const Figures& f) {
 Figures PoolFigures(std::span<const Figures* const> rows) {
   std::vector<Stats> stats(rows.size());
   std::vector<const Stats*> pointers;
-  double mean = 0, relative = 0;  // largest roundings
-  Figures all;                    // a figure is set where every row has it
+  Figures all;  // a figure is set where every row has it
   const auto every = [&](auto member) {
     return std::all_of(rows.begin(), rows.end(), [&](const Figures* f) { return f->*member; });
   };
@@ -210,24 +205,32 @@ Figures PoolFigures(std::span<const Figures* const> rows) {
     s.zeros = f.zeros.value_or(0), s.argmax = f.argmax.value_or(0);
     s.min = value(f.min), s.max = value(f.max), s.mean = value(f.mean), s.std = value(f.std);
     s.rms = value(f.rms), s.absmax = value(f.absmax), s.l2 = value(f.l2);
-    for (const auto& x : {f.min, f.max, f.std, f.absmax, f.l2})
-      if (x) relative = std::max(relative, Relative(*x));
-    if (f.mean) mean = std::max(mean, f.mean->rounding);
     pointers.push_back(&s);
   }
   const Stats pooled = Pool(pointers);
-  const auto scaled = [&](double value) { return Figure{value, relative * std::abs(value)}; };
+  // An extreme or a mean moves by no more than the most that one row does, l2 by all together.
+  const auto rounding = [&](auto member) {
+    double largest = 0;
+    for (const Figures* f : rows) largest = std::max(largest, (f->*member)->rounding);
+    return largest;
+  };
+  const auto squared_roundings = [&] {
+    double sum = 0;
+    for (const Figures* f : rows) sum += f->l2->rounding * f->l2->rounding;
+    return sum;
+  };
   if (every(&Figures::n)) all.n = pooled.n;
   if (every(&Figures::nan)) all.nan = pooled.nan;
   if (every(&Figures::inf)) all.inf = pooled.inf;
-  if (every(&Figures::min)) all.min = scaled(pooled.min);
-  if (every(&Figures::max)) all.max = scaled(pooled.max);
-  if (every(&Figures::absmax)) all.absmax = scaled(pooled.absmax);
-  if (every(&Figures::l2)) all.l2 = scaled(pooled.l2);
+  if (every(&Figures::min)) all.min = Figure{pooled.min, rounding(&Figures::min)};
+  if (every(&Figures::max)) all.max = Figure{pooled.max, rounding(&Figures::max)};
+  if (every(&Figures::absmax)) all.absmax = Figure{pooled.absmax, rounding(&Figures::absmax)};
+  if (every(&Figures::l2)) all.l2 = Figure{pooled.l2, std::sqrt(squared_roundings())};
   if (!every(&Figures::n) && rows.size() > 1) return all;  // the weights are unknown
-  if (every(&Figures::mean)) all.mean = Figure{pooled.mean, mean};
+  if (every(&Figures::mean)) all.mean = Figure{pooled.mean, rounding(&Figures::mean)};
+  // The root of the mean of std^2 + (mean - pooled mean)^2, of which the second is off twice.
   if (all.mean && every(&Figures::std))
-    all.std = Figure{pooled.std, relative * pooled.std + 2 * mean};
+    all.std = Figure{pooled.std, rounding(&Figures::std) + 2 * all.mean->rounding};
   Complete(all);
   return all;
 }

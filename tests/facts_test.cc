@@ -189,6 +189,32 @@ TEST(Facts, PooledFiguresAreThoseOfOneLongRow) {
   EXPECT_FALSE(PoolFigures(figures).absmax) << "what one lacks is unknown";
 }
 
+// Some rows are so small that all their figures are printed as 0.0000.
+TEST(Facts, PooledFiguresAreTheTruthWithinTheirRounding) {
+  Random random(13);
+  for (int i = 0; i < 200; ++i) {
+    std::vector<Facts> parts;
+    Row all;
+    for (size_t rows = 1 + random.Below(4); parts.size() < rows;) {
+      const double scale = std::pow(10.0, 3 * random.Signed() - 3);
+      const Row row = RandomRow(random, 2 + random.Below(50), scale, scale * random.Signed());
+      all.insert(all.end(), row.begin(), row.end());
+      parts.push_back(Rounded(row));
+      const double l2 = Statistics(row).figures.l2->value;
+      parts.back().figures.l2 = Figure{std::round(l2 * 1e4) / 1e4, 0.5e-4};
+    }
+    std::vector<const Figures*> figures;
+    for (const Facts& part : parts) figures.push_back(&part.figures);
+    const Figures pooled = PoolFigures(figures), truth = FactsOf(all).figures;
+    for (const auto member : {&Figures::min, &Figures::max, &Figures::mean, &Figures::std,
+                              &Figures::absmax, &Figures::l2}) {
+      const Figure& figure = *(pooled.*member);
+      EXPECT_NEAR(figure.value, (truth.*member)->value, figure.rounding * (1 + 1e-9)) << i;
+      EXPECT_LT(figure.rounding, 3 * 0.5e-4 + 1e-12);
+    }
+  }
+}
+
 TEST(Facts, SampleAndPopulation) {
   Figures f = FactsOf(Row{1, 2, 3, 4}).figures;
   ConvertStd(f, StdKind::population, StdKind::sample);

@@ -47,9 +47,8 @@ std::string_view NameOf(Evidence evidence);
 ///     |max_a - max_b|, |sum_a - sum_b| / sqrt(n)
 ///   values: >= the root of the sum of the squared differences that are known; a known value also
 ///     lies between min and max of the other row
-///   sketch: the projections' own difference d has d^2 = ||a - b||^2 chi2_64 / 64; bounds at odds
-///   of
-///     one in a million
+///   sketch: the projections' own difference d has d^2 = ||a - b||^2 chi2_64 / 64; bounds hold but
+///     for one pair in a million
 ///   tensors: the distance itself.
 /// Every figure is taken at the end of its rounding that brings the rows closest. Where n is
 /// unknown on both sides all is in units of sqrt(n) (and absmax, min and max say nothing).

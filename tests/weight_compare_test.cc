@@ -1,11 +1,10 @@
 // How a byte of a tensor is described.
 #include "lab/weight_compare.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <map>
-
-#include "lab/error.h"
 
 namespace lab {
 namespace {

@@ -209,10 +209,7 @@ class RowBench {
         if (row->op == c.op) registered += Register(c, *row);
     if (registered == 0)
       throw Error(kNotComparable, "no row of these has a case; see --op, --case and --backend");
-    options_ = {f_.threads, f_.warm ? 0 : std::min(2 * LastLevelCache(), kMostCold),
-                MeasureMachine(f_), [this, probe = std::make_shared<ReadProbe>(f_.threads)] {
-                  return OnTheBestTarget(f_, [&] { return probe->Rate(); });
-                }};
+    MeasureRoofs();
     AddContext();
     MedianReporter reporter;
     const size_t run = benchmark::RunSpecifiedBenchmarks(&reporter);
@@ -248,6 +245,26 @@ class RowBench {
     return 2;
   }
 
+  void MeasureRoofs() {
+    const auto cold = [&](size_t cache) { return f_.warm ? 0 : std::min(2 * cache, kMostCold); };
+    const auto is_on_device = [](const Row* row) { return row->OnDevice(); };
+    if (!std::all_of(rows_.begin(), rows_.end(), is_on_device)) {
+      host_.emplace();
+      host_->threads = f_.threads;
+      host_->cold_bytes = cold(LastLevelCache());
+      host_->roofline = MeasureMachine(f_);
+      host_->read_rate = [this, probe = std::make_shared<ReadProbe>(f_.threads)] {
+        return OnTheBestTarget(f_, [&] { return probe->Rate(); });
+      };
+    }
+    if (std::any_of(rows_.begin(), rows_.end(), is_on_device)) {
+      device_.emplace();
+      device_->cold_bytes = cold(Cuda().devices[0].cache);
+      device_->roofline = MeasureDevice();
+      device_->read_rate = DeviceCopyRate;
+    }
+  }
+
   void RegisterOne(const Case& c, const Row& row, bool half_kv) {
     const RowUse use = UseOf(row, rules_);
     const bool simd = row.backend == Backend::hwy;
@@ -263,8 +280,9 @@ class RowBench {
                                    // is made and judged once.
                                    if (!timed_ || timed_name_ != name) {
                                      timed_.reset();
-                                     timed_ = std::make_unique<TimedRow>(c, use, half_kv, lanes,
-                                                                         options_);
+                                     timed_ = std::make_unique<TimedRow>(
+                                         c, use, half_kv, lanes,
+                                         use.row->OnDevice() ? *device_ : *host_);
                                      timed_name_ = name;
                                    }
                                    timed_->Time(state);
@@ -274,7 +292,6 @@ class RowBench {
   }
 
   void AddContext() const {
-    const Roofline& r = options_.roofline;
     const auto add = [](const char* key, const std::string& value) {
       benchmark::AddCustomContext(key, value);
     };
@@ -282,12 +299,23 @@ class RowBench {
     add("simd_target", target_.name);
     add("threads", fmt::format("{}", f_.threads));
     add("model", model_ ? model_->name() : "-");
-    add("weights", f_.warm ? "warm: one copy"
-                           : fmt::format("cold: copies of {} MB", options_.cold_bytes >> 20));
-    add("huge_pages", fmt::format("{} (asked for by madvise)", HugePagePolicy()));
-    add("roof_read_gb_s", fmt::format("{:.1f}", r.all.bytes / 1e9));
-    add("roof_f32_gflop_s", fmt::format("{:.1f}", r.all.f32_ops / 1e9));
-    add("roof_int8_gop_s", fmt::format("{:.1f}", r.all.int8_ops / 1e9));
+    const auto weights = [&](const TimingOptions& options) {
+      return f_.warm ? "warm: one copy"
+                     : fmt::format("cold: copies of {} MB", options.cold_bytes >> 20);
+    };
+    if (host_) {
+      const Peaks& roof = host_->roofline.all;
+      add("weights", weights(*host_));
+      add("huge_pages", fmt::format("{} (asked for by madvise)", HugePagePolicy()));
+      add("roof_read_gb_s", fmt::format("{:.1f}", roof.bytes / 1e9));
+      add("roof_f32_gflop_s", fmt::format("{:.1f}", roof.f32_ops / 1e9));
+      add("roof_int8_gop_s", fmt::format("{:.1f}", roof.int8_ops / 1e9));
+    }
+    if (device_) {
+      add("device", Cuda().devices[0].name);
+      add("weights_on_device", weights(*device_));
+      add("roof_device_copy_gb_s", fmt::format("{:.1f}", device_->roofline.all.bytes / 1e9));
+    }
   }
 
   const Flags& f_;
@@ -297,7 +325,7 @@ class RowBench {
   Medians before_;
   std::optional<Qwen2> model_;
   std::vector<Case> cases_;
-  TimingOptions options_;
+  std::optional<TimingOptions> host_, device_;  // what rows need of the two
   std::unique_ptr<TimedRow> timed_;
   std::string timed_name_;
 };

@@ -29,7 +29,6 @@ class MedianReporter : public benchmark::BenchmarkReporter {
   /// Whether a benchmark was skipped because its row is wrong.
   bool failed() const { return !failed_.empty(); }
 
- private:
   // Newer versions of Google Benchmark (1.9.1 does) call it `skipped`.
   template <class AnyRun>
   static bool Skipped(const AnyRun& run) {
@@ -39,6 +38,7 @@ class MedianReporter : public benchmark::BenchmarkReporter {
       return static_cast<int>(run.skipped) != 0;
   }
 
+ private:
   // Of a wrong row one line, not one for each repetition.
   bool Shown(const Run& run) {
     if (Skipped(run)) return failed_.insert(run.run_name.str()).second;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "lab/device.h"
 #include "lab/traffic.h"
 
 namespace lab {
@@ -57,12 +58,45 @@ std::vector<Args> TimedRow::Copies(const Args& args) {
   return copies;
 }
 
+// Every copy in turn, until there are launches enough that waiting for the last is little of all.
+template <class Args>
+void TimedRow::MakeGraph(const std::vector<Args>& copies) {
+  graph_ = MakeDevicePass(use_.row->backend);
+  const auto run = [&](Args args) {
+    if constexpr (requires { args.scratch; }) {
+      scratch_.resize(args.ScratchValues());
+      args.scratch = scratch_.data();
+    }
+    RunUse(use_, args, options_.threads);
+    graph_->EndLaunch();
+  };
+  const size_t rounds = std::max<size_t>(options_.launches / copies.size(), 1);
+  launches_ = rounds * copies.size();
+  graph_->KeepArguments([&] { std::for_each(copies.begin(), copies.end(), run); });
+  graph_->Capture([&] {
+    for (size_t i = 0; i < rounds; ++i) std::for_each(copies.begin(), copies.end(), run);
+  });
+}
+
 template <class Args>
 void TimedRow::Loop(benchmark::State& state, const Args& args) {
   const std::vector<Args> copies = Copies(args);
-  for (auto _ : state) {
-    if (++next_ >= copies.size()) next_ = 0;
-    RunUse(use_, copies[next_], options_.threads);
+  // A mutant changes its arguments on the host.
+  const bool on_device = use_.row->OnDevice() && !use_.mutant;
+  if (on_device && !graph_) MakeGraph(copies);
+  binding_.PoisonOutputs();
+  if (on_device) {
+    graph_->UploadOutputs();
+    while (state.KeepRunningBatch(static_cast<benchmark::IterationCount>(launches_))) {
+      graph_->Replay();
+      graph_->Wait();
+    }
+    graph_->FetchOutputs();
+  } else {
+    for (auto _ : state) {
+      if (++next_ >= copies.size()) next_ = 0;
+      RunUse(use_, copies[next_], options_.threads);
+    }
   }
   const auto bytes = static_cast<double>(args.Bytes());
   const double ops = OpsOf(args);

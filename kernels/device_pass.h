@@ -26,6 +26,13 @@ class DevicePass {
   /// Error with exit code 125 says what is needed and what is free.
   virtual void Place() = 0;
 
+  /// For rows that are timed alone: runs them, and keeps every buffer that they are handed, with
+  /// what is in it; weights in their layout.
+  virtual void KeepArguments(const std::function<void()>& rows) = 0;
+  /// Copies the buffers that those rows write to.
+  virtual void UploadOutputs() = 0;
+  virtual void FetchOutputs() = 0;
+
   /// Copies to the twin, or from it once all work before is done; any part of a kept buffer.
   virtual void Upload(const void* host, size_t bytes) = 0;
   virtual void Fetch(void* host, size_t bytes) = 0;
@@ -38,6 +45,8 @@ class DevicePass {
   /// kept buffers, StoreKv, SumRows and Save.
   virtual void Capture(const std::function<void()>& steps) = 0;
   virtual bool capturing() const = 0;  ///< whether steps run for Capture now
+  /// Steps before and after it share no launch.
+  virtual void EndLaunch() = 0;
   /// Part of a graph: copies a kept buffer, as it is between two steps, to a place of its own on
   /// the device. Fetch i, counted from the first Save of the graph, copies from there after a
   /// Replay.

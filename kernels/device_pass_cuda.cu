@@ -37,6 +37,10 @@ Twin* FindTwin(const void* host) {
   return p < twin->host + twin->bytes ? twin : nullptr;
 }
 
+class Pass;
+// The one whose KeepArguments runs.
+Pass* keeping = nullptr;
+
 std::string MebibytesText(size_t bytes) {
   return std::to_string((bytes + (1 << 20) - 1) >> 20);
 }
@@ -72,11 +76,39 @@ class Pass : public DevicePass {
     wanted_.clear();
   }
 
+  void KeepArguments(const std::function<void()>& rows) override {
+    keeping = this;
+    try {
+      rows();
+      Wait();
+    } catch (...) {
+      ForgetWaiting();
+      keeping = nullptr;
+      throw;
+    }
+    keeping = nullptr;
+  }
+  // Of a buffer that has no twin yet. Weights: with rows, else values.
+  void KeepArgument(const void* host, size_t bytes, const WeightView& weights, Access access) {
+    if (bytes == 0) return;
+    if (access == Access::write) outputs_[const_cast<void*>(host)] = bytes;
+    if (FindTwin(host)) return;
+    const Wanted wanted = {static_cast<const uint8_t*>(host), bytes, true, weights};
+    kept_.push_back(std::make_shared<Twin>(wanted.host, bytes));
+    UploadConstant(wanted, kept_.back()->memory.data());
+  }
+  void UploadOutputs() override {
+    for (const auto& [host, bytes] : outputs_) Upload(host, bytes);
+  }
+  void FetchOutputs() override {
+    for (const auto& [host, bytes] : outputs_) Fetch(host, bytes);
+  }
+
   void Upload(const void* host, size_t bytes) override {
-    Copy(TwinOf(host, bytes), host, bytes, cudaMemcpyHostToDevice);
+    Copy(TwinOf(host, bytes, Access::write), host, bytes, cudaMemcpyHostToDevice);
   }
   void Fetch(void* host, size_t bytes) override {
-    Copy(host, TwinOf(host, bytes), bytes, cudaMemcpyDeviceToHost);
+    Copy(host, TwinOf(host, bytes, Access::read), bytes, cudaMemcpyDeviceToHost);
     Wait();
   }
   void Wait() override {
@@ -112,9 +144,11 @@ class Pass : public DevicePass {
     CheckCuda(status, "making a graph");
   }
   bool capturing() const override { return capturing_; }
+  void EndLaunch() override { LaunchWaiting(); }
   void Save(const void* host, size_t bytes) override {
     saved_.push_back({DeviceBuffer(bytes), bytes});
-    Copy(saved_.back().memory.data(), TwinOf(host, bytes), bytes, cudaMemcpyDeviceToDevice);
+    Copy(saved_.back().memory.data(), TwinOf(host, bytes, Access::read), bytes,
+         cudaMemcpyDeviceToDevice);
   }
   void FetchSaved(size_t i, void* host) override {
     Copy(host, saved_[i].memory.data(), saved_[i].bytes, cudaMemcpyDeviceToHost);
@@ -170,6 +204,7 @@ class Pass : public DevicePass {
 
   std::vector<Wanted> wanted_;
   std::vector<std::shared_ptr<Twin>> kept_;
+  std::map<void*, size_t> outputs_;  // bytes of those that rows of KeepArguments write to
   std::vector<Saved> saved_;
   cudaGraphExec_t graph_ = nullptr;
   bool capturing_ = false;
@@ -183,7 +218,8 @@ cudaStream_t DeviceStream() {
   return stream;
 }
 
-uint8_t* TwinOf(const void* host, size_t bytes) {
+uint8_t* TwinOf(const void* host, size_t bytes, Access access) {
+  if (keeping) keeping->KeepArgument(host, bytes, {}, access);
   const Twin* const twin = FindTwin(host);
   if (!twin) return nullptr;
   const auto at = static_cast<size_t>(static_cast<const uint8_t*>(host) - twin->host);
@@ -195,6 +231,7 @@ uint8_t* TwinOf(const void* host, size_t bytes) {
 }
 
 const uint8_t* WeightsTwinOf(const WeightView& w) {
+  if (keeping) keeping->KeepArgument(w.data, w.bytes(), w, Access::read);
   const Twin* const twin = FindTwin(w.data);
   const bool whole = twin && twin->host == w.data && twin->bytes == w.bytes();
   return whole ? twin->memory.data() : nullptr;

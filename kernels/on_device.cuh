@@ -56,9 +56,12 @@ class DeviceBuffer {
 /// The stream that everything runs on; one that can be captured.
 cudaStream_t DeviceStream();
 
+/// What a kernel may do with a buffer.
+enum class Access { read, write };
+
 /// What a pass keeps on the device (kernels/device_pass.h) of the bytes at `host`, or null. Throws
 /// Error where they begin in a kept buffer and go on behind it.
-uint8_t* TwinOf(const void* host, size_t bytes);
+uint8_t* TwinOf(const void* host, size_t bytes, Access access);
 /// Likewise a whole matrix in its layout on the device; null for a part of one.
 const uint8_t* WeightsTwinOf(const WeightView& w);
 
@@ -70,7 +73,7 @@ class Transfer {
   template <class T>
   void In(const T*& p, size_t n) {
     if (!p) return;
-    const uint8_t* const twin = TwinOf(p, n * sizeof(T));
+    const uint8_t* const twin = TwinOf(p, n * sizeof(T), Access::read);
     p = twin ? reinterpret_cast<const T*>(twin) : Upload(p, n);
   }
   /// The same, and Finish copies them back. What is there before goes along, so that values between
@@ -78,7 +81,7 @@ class Transfer {
   template <class T>
   void InOut(T*& p, size_t n) {
     if (!p) return;
-    if (uint8_t* const twin = TwinOf(p, n * sizeof(T))) {
+    if (uint8_t* const twin = TwinOf(p, n * sizeof(T), Access::write)) {
       p = reinterpret_cast<T*>(twin);
       return;
     }
@@ -90,7 +93,7 @@ class Transfer {
   template <class T>
   void Scratch(T*& p, size_t n) {
     if (n == 0) return;
-    if (uint8_t* const twin = p ? TwinOf(p, n * sizeof(T)) : nullptr) {
+    if (uint8_t* const twin = p ? TwinOf(p, n * sizeof(T), Access::write) : nullptr) {
       p = reinterpret_cast<T*>(twin);
       return;
     }

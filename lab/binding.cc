@@ -92,6 +92,16 @@ bool Binding<T>::guards_intact() const {
 }
 
 template <class T>
+void Binding<T>::PoisonOutputs() {
+  for (auto& output : outputs_) output.Poison();
+  if (!integers_) return;
+  integers_->hi.Poison();
+  integers_->lo.Poison();
+  integers_->scale.Poison();
+  integers_->sums.Poison();
+}
+
+template <class T>
 GateUpArgs<T> Binding<T>::MakeGateUp() {
   T* gate = Output("gate", c_.tokens, c_.w.rows);
   T* up = Output("up", c_.tokens, c_.w.rows);

@@ -30,8 +30,12 @@ class GuardedBuffer {
         n_(n),
         before_(alignment == Alignment::on ? 64 : 64 + 1),
         memory_(before_ + tokens * n + kBehind, Guard()) {
-    if constexpr (std::numeric_limits<T>::has_quiet_NaN)
-      std::fill_n(data(), size(), std::numeric_limits<T>::quiet_NaN());
+    Poison();
+  }
+  /// As if nothing had been written.
+  void Poison() {
+    constexpr bool kHasNaN = std::numeric_limits<T>::has_quiet_NaN;
+    std::fill_n(data(), size(), kHasNaN ? std::numeric_limits<T>::quiet_NaN() : Guard());
   }
   const std::string& name() const { return name_; }
   size_t tokens() const { return tokens_; }
@@ -89,6 +93,8 @@ class Binding {
   /// What the row wrote, by name ("y", or "gate" and "up", or "q", "scale", "sums").
   const std::deque<GuardedBuffer<T>>& outputs() const { return outputs_; }
   bool guards_intact() const;
+  /// Makes all outputs what they were before the first run.
+  void PoisonOutputs();
 
   Binding(const Binding&) = delete;
   Binding& operator=(const Binding&) = delete;

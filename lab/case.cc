@@ -278,7 +278,9 @@ std::string ShapeProblem(const Case& c) {
 }
 
 bool Chosen(const GlobList& globs, const Case& c) {
-  return globs.Match(c.name) || globs.Match(NameOf(c.op));
+  // Without a dot find gives npos, and npos + 1 is 0: the whole name.
+  const std::string_view in_layer = std::string_view(c.name).substr(c.name.find('.') + 1);
+  return globs.Match(c.name) || globs.Match(in_layer) || globs.Match(NameOf(c.op));
 }
 
 void ChooseCases(std::vector<Case>& cases, const std::string& globs, std::string_view flag) {

@@ -59,10 +59,11 @@ void WriteCaseFile(const std::string& stem, const CaseFile& file);
 /// Throws Error when WriteCaseFile could not write there.
 void CheckCaseFileWritable(const std::string& stem);
 
-/// Leaves the cases whose name or op matches one of the globs ("": all). Throws Error (exit 3) that
-/// names `flag` and the nearest name where that is none.
+/// Leaves the cases that are Chosen ("": all). Throws Error (exit 3) that names `flag` and the
+/// nearest name where that is none.
 void ChooseCases(std::vector<Case>& cases, const std::string& globs, std::string_view flag);
-/// Whether a glob matches the case's name or its op.
+/// Whether a glob matches the case's name ("L03.q_proj"), what it is called in its layer ("q_proj")
+/// or its op.
 bool Chosen(const GlobList& globs, const Case& c);
 
 /// Where cases come from: `folder` if it is named, else $LAB_CASES, else ./cases, else the

@@ -133,7 +133,8 @@ std::string WriteCapsule(const Flags& f, const Qwen2& model, const Bisector& bis
   file.layer = step.layer == kNoLayer ? 0 : static_cast<size_t>(step.layer);
   file.cases = {c};
   WriteCaseFile(f.out, file);
-  PrintErr(fmt::format("lab: {} tokens{} of {} in {}.toml and {}.safetensors, {} KB\n", c.tokens,
+  PrintErr(fmt::format("lab: {}{} of {} in {}.toml and {}.safetensors, {} KB\n",
+                       CountOf(c.tokens, "token"),
                        c.w.data ? fmt::format(" and {} rows", c.w.rows) : "", step.name, f.out,
                        f.out, DataBytes(c) / 1000 + 1));
   return CheckCommand(f, c, step);

@@ -106,12 +106,12 @@ int CmdCapture(int argc, char** argv) {
   ChooseCases(cases.cases, f.ops, "--ops");
   if (!f.exports.empty()) {
     for (const Case& c : cases.cases) ExportCase(c, f.exports);
-    PrintErr(fmt::format("lab: {} cases in {}\n", cases.cases.size(), f.exports));
+    PrintErr(fmt::format("lab: {} in {}\n", CountOf(cases.cases.size(), "case"), f.exports));
   }
   if (!f.out.empty()) {
     WriteCaseFile(f.out, cases);
-    PrintErr(fmt::format("lab: {} cases in {}.toml and {}.safetensors\n", cases.cases.size(), f.out,
-                         f.out));
+    PrintErr(fmt::format("lab: {} in {}.toml and {}.safetensors\n",
+                         CountOf(cases.cases.size(), "case"), f.out, f.out));
   }
   return kPass;
 }

@@ -102,7 +102,7 @@ int CmdTokenize(int argc, char** argv) {
     PrintOut(Dump({{"tokens", ids}}));
     return kPass;
   }
-  std::string out = fmt::format("{} tokens: {}\n", ids.size(), fmt::join(ids, ","));
+  std::string out = fmt::format("{}: {}\n", CountOf(ids.size(), "token"), fmt::join(ids, ","));
   for (const int32_t id : ids)
     out += fmt::format("{:>8}  '{}'\n", id, Printable(tokenizer.Decode(id)));
   PrintOut(out);

@@ -36,8 +36,8 @@ CudaState AskDriver() {
     size_t free = 0, total = 0;
     if (cudaGetDeviceProperties(&p, i) != cudaSuccess) continue;
     if (cudaSetDevice(i) == cudaSuccess) cudaMemGetInfo(&free, &total);
-    state.devices.push_back(
-        {p.name, p.major, p.minor, p.multiProcessorCount, p.totalGlobalMem, free});
+    state.devices.push_back({p.name, p.major, p.minor, p.multiProcessorCount, p.totalGlobalMem,
+                             free, static_cast<size_t>(p.l2CacheSize)});
   }
   if (!state.devices.empty()) {
     cudaSetDevice(0);

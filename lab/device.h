@@ -13,6 +13,7 @@ struct CudaDevice {
   int major, minor;  ///< compute capability
   int multiprocessors;
   size_t memory, free;  ///< bytes
+  size_t cache;         ///< bytes of L2
 };
 
 struct CudaState {

@@ -88,6 +88,10 @@ std::optional<size_t> ParseDigits(std::string_view text) {
   return number;
 }
 
+std::string CountOf(size_t n, std::string_view noun) {
+  return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
+}
+
 std::string Printable(std::string_view text, size_t limit) {
   std::string out;
   size_t i = 0;

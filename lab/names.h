@@ -38,6 +38,9 @@ std::optional<size_t> ParseDigits(std::string_view text);
 /// cut after `limit` bytes with "...".
 std::string Printable(std::string_view text, size_t limit = 80);
 
+/// "1 case", "2 cases".
+std::string CountOf(size_t n, std::string_view noun);
+
 /// True when `text` is well-formed UTF-8; otherwise false with the offset of the first bad byte.
 bool IsUtf8(std::string_view text, size_t* bad_offset = nullptr);
 

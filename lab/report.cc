@@ -63,6 +63,10 @@ ReportInputs ReadReportInputs(const std::vector<std::string>& paths) {
   return inputs;
 }
 
+std::string FigureText(double x) {
+  return std::isnan(x) ? "-" : fmt::format("{:.4g}", x);
+}
+
 Report MakeReport(const ReportInputs& inputs, const std::optional<DiffResult>& diff) {
   Report report;
   if (diff) AddDiff(*diff, report);

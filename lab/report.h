@@ -104,6 +104,9 @@ void AddResults(const Results& results, Report& report);           // report_res
 void AddBenchmarks(const std::string& path, const Json& json, Report& report);
 void AddPasses(const std::string& path, const std::vector<Json>& rows, Report& report);
 
+/// Four digits, or "-" for what is not known (NaN).
+std::string FigureText(double x);
+
 /// One page that needs nothing else, for screens, phones and paper. All text is escaped.
 std::string ReportToHtml(const Report& report);
 /// Headings, findings and tables, for a pull request.

@@ -11,8 +11,9 @@ namespace {
 Table ContextOf(const Json& json) {
   Table table({"", ""});
   if (!json.contains("context") || !json["context"].is_object()) return table;
-  for (const char* key : {"cpu", "simd_target", "threads", "model", "weights", "huge_pages",
-                          "roof_read_gb_s", "date", "host_name", "executable"})
+  for (const char* key :
+       {"cpu", "simd_target", "threads", "device", "model", "weights", "weights_on_device",
+        "huge_pages", "roof_read_gb_s", "roof_device_copy_gb_s", "date", "host_name", "executable"})
     if (const auto it = json["context"].find(key); it != json["context"].end())
       table.Add({key, Printable(it->is_string() ? it->get<std::string>() : it->dump(), 200)});
   return table;

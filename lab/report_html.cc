@@ -20,10 +20,6 @@ const char* SignOf(Tone tone) {
   return tone == Tone::good ? "\u2713" : tone == Tone::bad ? "\u2717" : "\u2013";
 }
 
-std::string Short(double x) {
-  return std::isnan(x) ? "-" : fmt::format("{:.4g}", x);
-}
-
 // Each level but the first begins above one of these.
 std::vector<double> EdgesOf(const HeatMap& map) {
   if (map.scale == Scale::tolerance) return {1e-3, 1e-2, 0.1, 0.3, 1, 3, 10};
@@ -93,7 +89,7 @@ void PutCell(Html& html, const char* tag, const HeatMap& map, size_t index,
   std::string name = "cell";
   if (cell) {
     for (size_t i = 0; i < map.figures.size(); ++i)
-      tip += fmt::format("\n{} {}", map.figures[i], Short(cell->figures[i]));
+      tip += fmt::format("\n{} {}", map.figures[i], FigureText(cell->figures[i]));
     if (!cell->note.empty()) tip += "\n" + cell->note;
     name += " l" + LevelOf(cell->figures[0], edges) + (cell->marked ? " mark" : "");
   } else {

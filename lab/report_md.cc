@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "lab/report.h"
 
@@ -64,12 +65,16 @@ Table MapTable(const HeatMap& map) {
   std::vector<size_t> order;
   for (size_t i = 0; i < cells.size(); ++i)
     if (cells[i]) order.push_back(i);
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return !(cells[a]->figures[0] <= cells[b]->figures[0]);
-  });
+  // NaN is the worst.
+  const auto rank = [&](size_t i) {
+    const double x = cells[i]->figures[0];
+    return std::isnan(x) ? HUGE_VAL : x;
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return rank(a) > rank(b); });
   for (const size_t i : std::span(order).first(std::min(order.size(), kPlaces))) {
     std::vector<std::string> row = {map.NameOfCell(i)};
-    for (const double x : cells[i]->figures) row.push_back(fmt::format("{:.4g}", x));
+    for (const double x : cells[i]->figures) row.push_back(FigureText(x));
     row.push_back(cells[i]->marked ? map.mark : cells[i]->note);
     table.Add(std::move(row));
   }

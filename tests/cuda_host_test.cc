@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 
+#include "bench/reporter.h"
+#include "bench/timed_row.h"
 #include "lab/bisect.h"
 #include "lab/capture.h"
 #include "lab/check_forward.h"
@@ -83,10 +85,60 @@ TEST(CudaHost, EveryStepOfAPassIsRightOnTheOraclesInput) {
     EXPECT_EQ(step.verdict.status, Status::pass) << step.name << ": " << step.verdict.why;
 }
 
+// Benchmarks of rows, which say where they went wrong.
+class Skips : public benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context&) override { return true; }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    for (const Run& run : runs) {
+      ++timed_;
+      EXPECT_FALSE(MedianReporter::Skipped(run)) << run.run_name.str();
+      EXPECT_EQ(run.iterations % 2, 0) << run.run_name.str();
+    }
+  }
+  size_t timed() const { return timed_; }
+
+ private:
+  size_t timed_ = 0;
+};
+
+// Timed as on a GPU: what is not there already would have to be copied within a graph, which fails;
+// and the outputs of the graph must have the bits of the judged ones.
+TEST(CudaHost, RowsAreTimedInGraphsOnWhatIsThereAlready) {
+  TimingOptions options;
+  options.cold_bytes = 1;
+  options.launches = 2;
+  options.roofline.all = {1e9, 1e9, 1e9};
+  options.read_rate = [] { return 1e9; };
+  std::vector<Case> cases = CaptureCases(OpenModel("tiny"), 1, {87, 104, 97, 300, 5}, 0, 0, 1);
+  for (Case& c : ReadCases(kCasesDir))
+    if (c.op == Op::gqa_attention) cases.push_back(std::move(c));  // of one token, too
+  std::vector<std::unique_ptr<TimedRow>> rows;
+  for (const Case& c : cases) {
+    for (const Row& row : Rows()) {
+      if (row.op != c.op || !Built(row)) continue;
+      for (const bool half_kv : {false, true}) {
+        if (half_kv && row.op != Op::gqa_attention) continue;
+        rows.push_back(
+            std::make_unique<TimedRow>(c, RowUse{&row, nullptr}, half_kv, LanesOf(row), options));
+        benchmark::RegisterBenchmark(
+            fmt::format("{} {}", c.name, row.function).c_str(),
+            [timed = rows.back().get()](benchmark::State& state) { timed->Time(state); })
+            ->Iterations(1);
+      }
+    }
+  }
+  if (rows.empty()) GTEST_SKIP() << "built without LAB_CUDA_HOST";
+  Skips reporter;
+  benchmark::RunSpecifiedBenchmarks(&reporter, ".");
+  benchmark::ClearRegisteredBenchmarks();
+  EXPECT_EQ(reporter.timed(), rows.size());
+}
+
 TEST(Device, KernelsRunOnTheSameMajorOrAbove) {
   constexpr int kBuilt[] = {75, 86, 90};
   const auto why_not = [&](int sm) {
-    return WhyNotOn({"Some GPU", sm / 10, sm % 10, 1, 0, 0}, kBuilt);
+    return WhyNotOn({"Some GPU", sm / 10, sm % 10, 1, 0, 0, 0}, kBuilt);
   };
   for (const int sm : {75, 86, 89, 90, 100, 120}) EXPECT_EQ(why_not(sm), "") << sm;
   for (const int sm : {70, 72, 80})

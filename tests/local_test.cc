@@ -213,7 +213,10 @@ TEST(Local, MissingTapsAreBridged) {
 // Every tap inside a layer in turn: a right run passes, and an output that is off by a thousandth
 // behind the gap fails.
 TEST(Local, ABridgeOverAnyTapJudgesBothWays) {
-  const RunRecord whole = TinyRun(Backend::hwy);
+  RunRecord whole = TinyRun(Backend::hwy);
+  // Layer 3 and what it gets from the one before; all 28, judged 22 times, take eight seconds.
+  std::erase_if(whole.tokens,
+                [](const auto& entry) { return entry.first.layer != 2 && entry.first.layer != 3; });
   const std::tuple<Tap, Tap, const char*> gaps[] = {
       {Tap::attn_norm, Tap::q_bias, "L03.q_proj"},
       {Tap::q_bias, Tap::q_rope, "L03.q_rope"},

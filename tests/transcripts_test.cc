@@ -1,6 +1,6 @@
 // What a user sees, to the letter: every command of tests/transcripts/*.txt is run, and must print
-// what stands below it. After a change that is meant, LAB_RENEW_TRANSCRIPTS=1 writes the files anew,
-// to be read before they are committed.
+// what stands below it. After a change that is meant, LAB_RENEW_TRANSCRIPTS=1 writes the files
+// anew, to be read before they are committed.
 #include <cstdlib>
 
 #include "tests/cli_run.h"

@@ -133,6 +133,21 @@ class Run:
         self.finish(f"statistics of {model}", compared > 0 and not wrong,
                     time.monotonic() - start, compared=compared, wrong=wrong[:10])
 
+    def rows(self, model, tokens, backend="cuda"):
+        """The speed of every row on a layer's matrices."""
+        start, out = time.monotonic(), self.scratch / "bench.json"
+        out.unlink(missing_ok=True)
+        done = self.lab("bench", "--model", model, "--backend", backend, "--tokens", tokens,
+                        "--benchmark_min_time=0.05", f"--benchmark_out={out}")
+        bench = json.loads(out.read_text()) if out.exists() else {"context": {}, "benchmarks": []}
+        medians = [{key: row.get(key) for key in
+                    ("run_name", "real_time", "time_unit", "bytes", "GB/s", "GFLOP/s", "%roof")}
+                   for row in bench["benchmarks"] if row.get("aggregate_name") == "median"]
+        self.finish(f"speed of rows of {model}, tokens {tokens}",
+                    done.returncode == 0 and bool(medians), time.monotonic() - start,
+                    code=done.returncode, messages=done.stderr.splitlines()[-5:],
+                    context=bench["context"], rows=medians)
+
 
 def rows_of(dump):
     """{tap: [row of each token]} of a dump of F32."""
@@ -199,6 +214,8 @@ def run_all(run):
         run.step(f"speed of random:7b, {contract}", "bench", "--forward", "--model", "random:7b",
                  "--backend", "cuda", "--contract", contract, "--prefill", "2048", "--depths",
                  "0,4096", "--format", "jsonl")
+    for tokens in ["1", "512"]:
+        run.rows("random:1.5b", tokens)
 
 
 def main():

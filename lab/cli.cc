@@ -58,6 +58,11 @@ std::string Explain(const CLI::App& app, const CLI::ParseError& error, int argc,
   }
   for (const CLI::Option* option : app.get_options()) {
     const std::vector<std::string>& values = option->results();
+    const std::string& meaning = option->get_description();
+    const size_t line = meaning.find('\n');
+    if (option->get_required() && option->get_positional() && values.empty())
+      return fmt::format("{} is missing: {}{}", option->get_name(), meaning.substr(0, line),
+                         line == std::string::npos ? "" : " ...");
     if (option->get_expected_max() == 1 && values.size() > 1 &&
         option->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw)
       return fmt::format("{}: given {} times", option->get_name(), values.size());

@@ -72,6 +72,14 @@ TEST(Laws, ABrokenOneNamesTheTap) {
             "|attn_ctx| <= max |v| of its KV group at L03.attn_ctx token 2");
 }
 
+TEST(Laws, ABrokenValueBehindAnInfiniteOneIsSeen) {
+  RunRecord run = Spoilt(Tap::ffn_swiglu, [](Row& row) { row[2] = INFINITY, row[5] *= 1.01; });
+  Row up = run.tokens.at({Tap::ffn_up, 3, 2}).row->Read();
+  up[2] = INFINITY;
+  PutRow(run, {Tap::ffn_up, 3, 2}, up);
+  EXPECT_EQ(Broken(CheckLaws(run)), "ffn_swiglu = ffn_silu * ffn_up at L03.ffn_swiglu token 2");
+}
+
 TEST(Laws, FiguresAloneSeeMuch) {
   const auto twice = [](Row& row) {
     for (double& x : row) x = 2 * x + 0.1;

@@ -255,6 +255,20 @@ TEST(Local, ABridgeThatJudgesNothingIsNotJudged) {
   EXPECT_NE(step.missing[0].find("grown to the size of the values"), std::string::npos);
 }
 
+// Under q8 a matrix reads integers; from a computed input they could be others.
+TEST(Local, AMatrixBehindABridgeIsNotJudgedUnderIntegers) {
+  RunRecord run = TinyRun(Backend::hwy, {Contract::q8, KvType::f16});
+  std::erase_if(run.tokens, [](const auto& entry) {
+    return (entry.first.layer != 2 && entry.first.layer != 3) || entry.first.tap == Tap::attn_norm;
+  });
+  const LocalResult result = Judged(run);
+  for (const char* name : {"L03.q_proj", "L03.v_proj"}) {
+    ASSERT_EQ(StepOf(result, name).missing.size(), 1u) << name;
+    EXPECT_NE(StepOf(result, name).missing[0].find("the integers are not known"), std::string::npos);
+  }
+  EXPECT_EQ(Wrong(result), Names{});
+}
+
 // A program that fuses silu into the product shows neither.
 TEST(Local, AFusedActivationIsJudgedFromItsInput) {
   for (const auto& [mistake, wrong] :

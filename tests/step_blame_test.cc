@@ -48,6 +48,16 @@ TEST(StepBlame, RanksTheWrongMatrixFirst) {
   for (const BlamedStep& s : blame.steps) EXPECT_NE(s.alone, 0) << s.name;
 }
 
+// The embedding is the one step that no layer can resume behind.
+TEST(StepBlame, TheEmbeddingCanBeBlamed) {
+  const Qwen2 model = OpenModel("tiny");
+  const StepBlame blame = BlameSteps(model, RowsWith(Contract::f32, {"embed=mutant:rows_rotated"}),
+                                     kIds, {.threads = 2});
+  ASSERT_EQ(blame.steps.size(), 1u);
+  EXPECT_GT(blame.candidate, 1e-6);
+  EXPECT_EQ(blame.steps[0].alone, blame.candidate);
+}
+
 TEST(StepBlame, ShardsAreDisjointAndComplete) {
   const Qwen2 model = OpenModel("tiny");
   const RowSet rows = RowsWith(Contract::q16, {});

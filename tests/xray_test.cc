@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "lab/capture.h"
 #include "lab/device.h"
 #include "lab/edge_blocks.h"
@@ -112,6 +114,34 @@ TEST(Xray, NamesATransposedMatrix) {
   const Xray x = CompareWeights(right, "y", measured[0].values);
   ASSERT_EQ(x.findings.size(), 1u);
   EXPECT_EQ(x.findings[0].field, "transposed");
+}
+
+// Where weights are nearly their minimum, the rounding of the values hides the scale: it is not
+// called wrong for that.
+TEST(Xray, AScaleThatDrownsInTheMinimumIsNotBlamed) {
+  Random random(1);
+  std::vector<uint8_t> right = MakeBlocks(BlockType::Q4_K, Fill::ordinary, 1, 256, random);
+  BlockQ4_K block;
+  std::memcpy(&block, right.data(), sizeof block);
+  block.d = 0x1400;     // 2^-10
+  block.dmin = 0x3c00;  // 1
+  std::fill_n(block.scales, sizeof block.scales, uint8_t{1});
+  block.scales[4 + 3] = 63;  // the minimum of sub-block 3
+  std::memcpy(right.data(), &block, sizeof block);
+  block.scales[4 + 3] = 62;
+  std::vector<uint8_t> wrong(right.size());
+  std::memcpy(wrong.data(), &block, sizeof block);
+
+  Case c;
+  c.op = Op::matvec;
+  c.name = "row";
+  c.w = {BlockType::Q4_K, wrong.data(), 1, 256};
+  const auto measured = MeasureWeights(c, {FindRow(Op::matvec, Contract::f32, Backend::ref)}, 1);
+  c.w.data = right.data();
+  const Xray x = CompareWeights(c, "y", measured[0].values);
+  ASSERT_EQ(x.findings.size(), 1u) << x.findings.back().field << " " << x.findings.back().what;
+  EXPECT_EQ(x.findings[0].field, "min");
+  EXPECT_EQ(x.findings[0].what, "62 instead of 63");
 }
 
 }  // namespace

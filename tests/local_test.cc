@@ -264,7 +264,8 @@ TEST(Local, AMatrixBehindABridgeIsNotJudgedUnderIntegers) {
   const LocalResult result = Judged(run);
   for (const char* name : {"L03.q_proj", "L03.v_proj"}) {
     ASSERT_EQ(StepOf(result, name).missing.size(), 1u) << name;
-    EXPECT_NE(StepOf(result, name).missing[0].find("the integers are not known"), std::string::npos);
+    EXPECT_NE(StepOf(result, name).missing[0].find("the integers are not known"),
+              std::string::npos);
   }
   EXPECT_EQ(Wrong(result), Names{});
 }

@@ -90,7 +90,7 @@ TEST(CliUsage, BadValues) {
       {kForward + Strings{"--prompt-file", "/none"}, 2, {"/none: cannot open"}},
       {kForward + Strings{"--prompt-file", "/"}, 2, {"/: cannot read"}},
       {kShort + Strings{"extra"}, 2, {"extra"}},
-      {{"list"}, 2, {"required"}},
+      {{"list"}, 2, {"what is missing: kernels, cases"}},
       {{"synth", "tiny"}, 2, {"--output is required"}},
       {{"tokenize", "--model", "tiny"}, 2, {"give one of --prompt"}},
       {{"tokenize", "--model", "tiny", "--prompt", "a", "--tokens", "1"}, 2, {"give one of"}},

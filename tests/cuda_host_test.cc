@@ -93,7 +93,7 @@ class Skips : public benchmark::BenchmarkReporter {
     for (const Run& run : runs) {
       ++timed_;
       EXPECT_FALSE(MedianReporter::Skipped(run)) << run.run_name.str();
-      EXPECT_EQ(run.iterations % 2, 0) << run.run_name.str();
+      EXPECT_GE(run.iterations, 2) << run.run_name.str();
     }
   }
   size_t timed() const { return timed_; }
@@ -106,7 +106,7 @@ class Skips : public benchmark::BenchmarkReporter {
 // and the outputs of the graph must have the bits of the judged ones.
 TEST(CudaHost, RowsAreTimedInGraphsOnWhatIsThereAlready) {
   TimingOptions options;
-  options.cold_bytes = 1;
+  options.cold_bytes = 60'000;  // of most matrices two copies and more
   options.launches = 2;
   options.roofline.all = {1e9, 1e9, 1e9};
   options.read_rate = [] { return 1e9; };
